@@ -1,0 +1,71 @@
+"""Caches of keys and values: what a model call returns, takes back, and takes from older libraries."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from gptzoo.errors import InputError
+
+Layers = tuple[tuple[Any, Any], ...]
+
+
+class StaticCache(NamedTuple):
+    """A cache of fixed capacity: shapes do not change from step to step, so a compiled call compiles once.
+
+    Attributes:
+        layers: a (key, value) pair for each block, each (B, n_head, capacity, head_dim).
+        length: how many tokens are filled in; an integer array of rank 0.
+    """
+
+    layers: Layers
+    length: Any
+
+    @property
+    def capacity(self) -> int:
+        return int(self.layers[0][0].shape[2])
+
+
+def normalise_past(past: Any, n_layer: int, swap: Callable[[Any], Any]) -> Layers | StaticCache | None:
+    """Brings any layout of `past_key_values` to a tuple of (key, value) pairs or to a StaticCache.
+
+    Args:
+        past: a StaticCache; n_layer pairs; n_layer arrays (2, B, n_head, S, head_dim), as TensorFlow's models had; or
+            the nested dict of Flax's linen models, whose keys are (B, capacity, n_head, head_dim).
+        n_layer: number of blocks.
+        swap: exchanges axes 1 and 2 of an array.
+
+    Raises:
+        InputError: anything else.
+    """
+    if past is None or isinstance(past, StaticCache):
+        return past
+    if isinstance(past, Mapping):
+        return _from_linen(past, n_layer, swap)
+    if not isinstance(past, Sequence):
+        raise InputError(f"past_key_values: {_kind(past)}, expected {n_layer} pairs (give attention_mask by its name)")
+    if len(past) != n_layer:
+        raise InputError(f"past_key_values: {len(past)} entries, expected {n_layer} pairs")
+    return tuple((layer[0], layer[1]) for layer in past)
+
+
+def past_length(past: Any) -> Any:
+    """Returns how many tokens a cache holds: an int, or for a StaticCache its `length`."""
+    if isinstance(past, StaticCache):
+        return past.length
+    return past[0][0].shape[2] if past else 0
+
+
+def _from_linen(past: Mapping[str, Any], n_layer: int, swap: Callable[[Any], Any]) -> StaticCache:
+    try:
+        blocks = past.get("transformer", past)["h"]
+        attention = [blocks[str(i)]["attn"] for i in range(n_layer)]
+        layers = tuple((swap(block["cached_key"]), swap(block["cached_value"])) for block in attention)
+        return StaticCache(layers, attention[0]["cache_index"])
+    except (KeyError, TypeError) as problem:
+        raise InputError(f"past_key_values: a dict without Flax's cache layout (at {problem})") from None
+
+
+def _kind(value: Any) -> str:
+    shape = getattr(value, "shape", None)
+    return f"an array of shape {tuple(shape)}" if shape is not None else f"a {type(value).__name__}"

@@ -1,0 +1,544 @@
+"""Configs of GPT and GPT-2: the fields of Hugging Face's config.json, each one consumed or refused by name."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from copy import deepcopy
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+from gptzoo import limits
+from gptzoo._json import read_json_object
+from gptzoo._settings import (
+    FLAG,
+    NAMES,
+    NOT_NEGATIVE,
+    POSITIVE,
+    RATE,
+    TOKEN,
+    TOKENS,
+    count,
+    is_int,
+    labels_of,
+    one_of,
+    only,
+    optional,
+    setting,
+    short,
+)
+from gptzoo.errors import ConfigError
+
+CONFIG_FILE = "config.json"
+
+DTYPES = ("float16", "bfloat16", "float32", "float64")
+
+# Every name under which Hugging Face knows an activation -> the function meant. prelu and xielu carry trainable
+# weights of their own, which no GPT or GPT-2 checkpoint has; they are refused like unknown names.
+ACTIVATIONS = {
+    "gelu": "gelu",
+    "gelu_python": "gelu",
+    "gelu_10": "gelu_10",
+    "gelu_new": "gelu_tanh",
+    "gelu_accurate": "gelu_tanh",
+    "gelu_fast": "gelu_tanh",
+    "gelu_python_tanh": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "laplace": "laplace",
+    "leaky_relu": "leaky_relu",
+    "linear": "linear",
+    "mish": "mish",
+    "quick_gelu": "quick_gelu",
+    "relu": "relu",
+    "relu2": "relu2",
+    "relu6": "relu6",
+    "sigmoid": "sigmoid",
+    "silu": "silu",
+    "swish": "silu",
+    "tanh": "tanh",
+}
+
+ATTENTIONS = ("eager", "sdpa", "flash_attention_2")
+PROBLEM_TYPES = ("regression", "single_label_classification", "multi_label_classification")
+SUMMARY_TYPES = ("cls_index", "last", "first", "mean")
+
+# Foreign fields that would change the computation -> the values at which they do not.
+INERT: dict[str, tuple[Any, ...]] = {
+    "alibi": (False, None),
+    "chunk_size_feed_forward": (0, None),
+    "cross_attention_hidden_size": (None,),
+    "is_encoder_decoder": (False, None),
+    "multi_query": (False, None),
+    "n_special": (0, None),
+    "position_embedding_type": ("absolute", None),
+    "pruned_heads": ({}, None),
+    "quantization_config": (None,),
+    "rope_parameters": (None,),
+    "rope_scaling": (None,),
+    "rope_theta": (None,),
+    "rotary_dim": (None,),
+    "sliding_window": (None,),
+    "tf_legacy_loss": (False, None),
+    "tie_encoder_decoder": (False, None),
+    "torchscript": (False, None),
+    "use_bfloat16": (False, None),
+}
+
+# What other libraries call our fields: kept quietly, they would be believed to have an effect.
+MISNAMED = {
+    "activation": "activation_function",
+    "attention_dropout": "attn_pdrop",
+    "attn_dropout": "attn_pdrop",
+    "block_size": "n_positions",
+    "context_length": "n_positions",
+    "embd_dropout": "embd_pdrop",
+    "hidden_act": "activation_function",
+    "hidden_dim": "n_embd",
+    "intermediate_size": "n_inner",
+    "layer_norm_eps": "layer_norm_epsilon",
+    "layer_norm_epsilson": "layer_norm_epsilon",
+    "n_heads": "n_head",
+    "n_layers": "n_layer",
+    "num_heads": "n_head",
+    "num_layers": "n_layer",
+    "resid_dropout": "resid_pdrop",
+    "tie_embeddings": "tie_word_embeddings",
+    "tied_embeddings": "tie_word_embeddings",
+    "vocabulary_size": "vocab_size",
+}
+
+
+def _alias(target: str) -> Any:
+    """A second name of a field, for reading and writing."""
+    return property(lambda self: getattr(self, target), lambda self, value: setattr(self, target, value))
+
+
+def dtype_name(dtype: Any) -> str:
+    """Returns "float32" for "float32", numpy.float32, torch.float32, jax.numpy.float32 and the like."""
+    name = getattr(dtype, "__name__", None) or getattr(dtype, "name", None) or str(dtype)
+    return name.removeprefix("torch.")
+
+
+Config = TypeVar("Config", bound="GPTConfig")
+
+
+@dataclass(init=False, repr=False, eq=False)
+class GPTConfig:
+    """Fields and behaviour that the configs of both families share.
+
+    The fields named in `documented` may be given by position, in that order, and every field by keyword or alias.
+    Foreign fields are kept as attributes and written back, unless they would change the computation.
+
+    Raises:
+        ConfigError: lists every field with a wrong value and every foreign field that would change the computation.
+    """
+
+    model_type: ClassVar[str]
+    class_prefix: ClassVar[str]  # GPT2LMHeadModel = class_prefix + head
+    documented: ClassVar[tuple[str, ...]]  # the original constructor's order; always written to config.json
+    misnamed: ClassVar[dict[str, str]] = MISNAMED
+    aliases: ClassVar[dict[str, str]] = {
+        "hidden_size": "n_embd",
+        "max_position_embeddings": "n_positions",
+        "num_attention_heads": "n_head",
+        "num_hidden_layers": "n_layer",
+        "torch_dtype": "dtype",
+        "_attn_implementation": "attn_implementation",
+    }
+    unwritten: ClassVar[tuple[str, ...]] = ("attn_implementation",)  # how to compute, not what
+    keys_to_ignore_at_inference: ClassVar[list[str]] = ["past_key_values"]
+
+    vocab_size: int = setting(50257, count(limits.MAX_VOCAB))
+    n_positions: int = setting(1024, count(limits.MAX_POSITIONS))
+    n_embd: int = setting(768, count(limits.MAX_EMBED))
+    n_layer: int = setting(12, count(limits.MAX_LAYERS))
+    n_head: int = setting(12, count(limits.MAX_HEADS))
+    n_inner: int | None = setting(None, optional(count(limits.MAX_INNER)))
+    resid_pdrop: float = setting(0.1, RATE)
+    embd_pdrop: float = setting(0.1, RATE)
+    attn_pdrop: float = setting(0.1, RATE)
+    layer_norm_epsilon: float = setting(1e-5, POSITIVE)
+    initializer_range: float = setting(0.02, NOT_NEGATIVE)
+    summary_type: str = setting("cls_index", one_of(*SUMMARY_TYPES))
+    summary_use_proj: bool = setting(True, FLAG)
+    summary_activation: str | None = setting(None, optional(one_of(*ACTIVATIONS)))
+    summary_proj_to_labels: bool = setting(True, FLAG)
+    summary_first_dropout: float = setting(0.1, RATE)
+    summary_last_dropout: float | None = setting(None, optional(RATE))
+    classifier_dropout: float | None = setting(None, optional(RATE))
+    hidden_dropout: float | None = setting(None, optional(RATE))
+    scale_attn_weights: bool = setting(True, FLAG)
+    scale_attn_by_inverse_layer_idx: bool = setting(False, FLAG)
+    reorder_and_upcast_attn: bool = setting(False, FLAG)
+    add_cross_attention: bool = setting(False, FLAG)
+    use_cache: bool = setting(True, FLAG)
+    tie_word_embeddings: bool = setting(True, FLAG)
+    bos_token_id: int | None = setting(None, TOKEN)
+    eos_token_id: int | list[int] | None = setting(None, TOKENS)
+    pad_token_id: int | None = setting(None, TOKEN)
+    id2label: dict[int, str] = setting({0: "LABEL_0", 1: "LABEL_1"}, labels_of(int, str))
+    label2id: dict[str, int] = setting({"LABEL_0": 0, "LABEL_1": 1}, labels_of(str, int))
+    problem_type: str | None = setting(None, optional(one_of(*PROBLEM_TYPES)))
+    return_dict: bool = setting(True, FLAG)
+    output_hidden_states: bool = setting(False, FLAG)
+    output_attentions: bool = setting(False, FLAG)
+    architectures: list[str] | None = setting(None, NAMES)
+    dtype: str | None = setting(None, optional(one_of(*DTYPES)))
+    attn_implementation: str | None = setting(None, optional(one_of(*ATTENTIONS)))
+
+    hidden_size = _alias("n_embd")
+    max_position_embeddings = _alias("n_positions")
+    num_attention_heads = _alias("n_head")
+    num_hidden_layers = _alias("n_layer")
+    torch_dtype = _alias("dtype")
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        if len(args) > len(self.documented):
+            raise TypeError(f"{type(self).__name__} takes at most {len(self.documented)} positional arguments")
+        given = dict(zip(self.documented, args, strict=False))
+        problems = []
+        for name, value in kwargs.items():
+            target = self.aliases.get(name, name)
+            if target in given and given[target] != value:
+                problems.append(f"{target}: given twice, as {given[target]!r} and as {name}={value!r}")
+            given[target] = value
+        self._given = frozenset(given)
+        self._assign(given)
+        problems += self._problems()
+        if problems:
+            raise ConfigError.listing(type(self).__name__, problems)
+
+    def _assign(self, given: dict[str, Any]) -> None:
+        given = deepcopy(given)
+        if given.get("dtype") is not None:
+            given["dtype"] = dtype_name(given["dtype"])
+        labels, num_labels = given.get("id2label"), given.pop("num_labels", None)
+        given["id2label"] = _whole_keys(labels) if labels is not None else _default_labels(num_labels)
+        if given.get("label2id") is None:
+            given["label2id"] = _inverse(given["id2label"])
+        for entry in fields(self):
+            setattr(self, entry.name, given.pop(entry.name, _default(entry)))
+        self._wanted_labels = num_labels
+        for name, value in given.items():
+            setattr(self, name, value)
+
+    def validate(self) -> None:
+        """Raises ConfigError if a field was set to a wrong value since construction."""
+        if problems := self._problems():
+            raise ConfigError.listing(type(self).__name__, problems)
+
+    def _problems(self) -> list[str]:
+        problems = []
+        for entry in fields(self):
+            value, rule = getattr(self, entry.name), entry.metadata["rule"]
+            if not rule.accepts(value):
+                problems.append(f"{entry.name}: {short(value)}, expected {rule.expected}")
+        for name, value in self.foreign.items():
+            if name in self.misnamed:
+                problems.append(f"{name}: not a field of this config; it is called {self.misnamed[name]} here")
+            elif name in INERT and value not in INERT[name]:
+                problems.append(f"{name}: {short(value)} is not implemented in gptzoo")
+        return problems or self._contradictions()
+
+    def _contradictions(self) -> list[str]:
+        """Fields that are each fine and do not fit together; looked at only once each is fine."""
+        problems = []
+        if self.n_embd % self.n_head:
+            problems.append(f"n_embd: {self.n_embd} is not divisible by n_head {self.n_head}")
+        if self._wanted_labels not in (None, self.num_labels):
+            problems.append(f"num_labels: {short(self._wanted_labels)}, but id2label has {self.num_labels} entries")
+        if sorted(self.id2label) != list(range(self.num_labels)):
+            problems.append(f"id2label: keys {short(sorted(self.id2label))}, expected 0 to {self.num_labels - 1}")
+        return problems
+
+    @property
+    def foreign(self) -> dict[str, Any]:
+        """Attributes that are no fields of this config: kept, written back, without effect."""
+        known = {entry.name for entry in fields(self)}
+        return {name: value for name, value in vars(self).items() if name not in known and name not in _PRIVATE}
+
+    @property
+    def num_labels(self) -> int:
+        """Number of classes: the length of `id2label`. Setting another number makes new default labels."""
+        return len(self.id2label)
+
+    @num_labels.setter
+    def num_labels(self, value: int) -> None:
+        if value != self.num_labels:
+            self.id2label = _default_labels(value)
+            self.label2id = _inverse(self.id2label)
+            self._wanted_labels = None
+
+    @property
+    def activation(self) -> str:
+        """Canonical name of the MLP's activation: a value of `ACTIVATIONS`."""
+        raise NotImplementedError
+
+    # Symbolic dimensions of the weight table, beside the fields themselves.
+
+    @property
+    def n_mlp(self) -> int:
+        return self.n_inner or 4 * self.n_embd
+
+    @property
+    def n_qkv(self) -> int:
+        return 3 * self.n_embd
+
+    @property
+    def n_kv(self) -> int:
+        return 2 * self.n_embd
+
+    @property
+    def n_summary(self) -> int:
+        """Width of the double heads' summary: one score a choice, whatever `num_labels` says."""
+        return 1 if self.summary_proj_to_labels else self.n_embd
+
+    @property
+    def n_span(self) -> int:
+        """Width of the question answering head: a start and an end score, whatever `num_labels` says."""
+        return 2
+
+    @property
+    def head_dim(self) -> int:
+        return self.n_embd // self.n_head
+
+    @property
+    def residual_initializer_range(self) -> float:
+        """Standard deviation of the projections that write into the residual stream."""
+        return self.initializer_range
+
+    def attention_scale(self, layer: int) -> float:
+        """Factor on the attention scores of block `layer`, counted from 0."""
+        scale = 1 / math.sqrt(self.head_dim) if self.scale_attn_weights else 1.0
+        return scale / (layer + 1) if self.scale_attn_by_inverse_layer_idx else scale
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns config.json's content: documented fields always, the rest where given or not the default."""
+        result: dict[str, Any] = {"model_type": self.model_type}
+        for entry in fields(self):
+            value = getattr(self, entry.name)
+            wanted = entry.name in self.documented or entry.name in self._given or value != _default(entry)
+            if wanted and entry.name not in self.unwritten:
+                result[entry.name] = deepcopy(value)
+        return result | deepcopy(self.foreign)
+
+    def to_json_string(self) -> str:
+        return json.dumps(self.to_dict(), indent=2, sort_keys=True) + "\n"
+
+    @classmethod
+    def from_dict(cls: type[Config], values: Mapping[str, Any], **overrides: Any) -> Config:
+        """Builds a config from config.json's content; `overrides` win over it."""
+        values = dict(values)
+        model_type = values.pop("model_type", cls.model_type)
+        if model_type != cls.model_type:
+            raise ConfigError(f"model_type: {short(model_type)}, expected {cls.model_type} for {cls.__name__}")
+        if "num_labels" in overrides and "id2label" not in overrides:
+            overrides = {"id2label": None, "label2id": None} | overrides
+        for alias, name in cls.aliases.items():
+            if name in overrides or alias in overrides:
+                values = {key: value for key, value in values.items() if key not in (alias, name)}
+        return cls(**(values | overrides))
+
+    @classmethod
+    def from_json_file(cls: type[Config], path: str | Path, **overrides: Any) -> Config:
+        """Reads one config.json; its errors name the file."""
+        return _naming_file(Path(path), lambda values: cls.from_dict(values, **overrides))
+
+    @classmethod
+    def from_pretrained(cls: type[Config], path: str | Path, **overrides: Any) -> Config:
+        """Reads the config of a checkpoint directory, of a config.json, or of a bundled model by its name."""
+        from gptzoo.hub import resolve
+
+        local = resolve(path)
+        return cls.from_json_file(local / CONFIG_FILE if local.is_dir() else local, **overrides)
+
+    @classmethod
+    def derive(cls: type[Config], other: GPTConfig, **overrides: Any) -> Config:
+        """Returns a copy of a config of this family with some fields replaced."""
+        kept = {name: getattr(other, name) for name in cls.unwritten}
+        return cls.from_dict(other.to_dict(), **(kept | overrides))
+
+    def save_pretrained(self, directory: str | Path) -> None:
+        """Writes config.json into `directory`, which is made if absent."""
+        from gptzoo.checkpoint import write_file
+
+        write_file(Path(directory) / CONFIG_FILE, self.to_json_string().encode())
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and self.to_dict() == other.to_dict()  # type: ignore[attr-defined]
+
+    __hash__ = None  # type: ignore[assignment]  # mutable, as users of these classes expect
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__} {self.to_json_string()}"
+
+
+_PRIVATE = frozenset({"_given", "_wanted_labels"})
+
+
+@dataclass(init=False, repr=False, eq=False)
+class GPT2Config(GPTConfig):
+    """Config of GPT-2 (Radford et al. 2019); the defaults are those of the 124M model.
+
+    Attributes:
+        vocab_size: number of token ids.
+        n_positions: longest sequence, in tokens.
+        n_embd: width of embeddings and hidden states; a multiple of `n_head`.
+        n_layer, n_head: number of blocks, and of attention heads in each.
+        n_inner: width of the MLP; 4 * n_embd if None.
+        activation_function: any key of `ACTIVATIONS`; "gelu" is the exact form, "gelu_new" OpenAI's tanh form.
+        resid_pdrop, embd_pdrop, attn_pdrop: dropout rates in training.
+        layer_norm_epsilon: added to the variance inside the square root.
+        initializer_range: standard deviation of initial weights.
+        summary_type, summary_use_proj, summary_activation, summary_proj_to_labels, summary_first_dropout: the
+            multiple choice head of the double heads model.
+        scale_attn_weights: whether scores are divided by the square root of the head size.
+        scale_attn_by_inverse_layer_idx: whether scores are also divided by the block's number, counted from 1.
+        reorder_and_upcast_attn: whether scores are computed in float32 whatever the dtype.
+        use_cache: whether calls return `past_key_values`.
+        add_cross_attention: whether each block attends to `encoder_hidden_states` too.
+        tie_word_embeddings: whether the language model head is the token embedding.
+        attn_implementation: "eager", "sdpa" (the default) or "flash_attention_2".
+    """
+
+    model_type = "gpt2"
+    class_prefix = "GPT2"
+    documented = (
+        "vocab_size",
+        "n_positions",
+        "n_embd",
+        "n_layer",
+        "n_head",
+        "n_inner",
+        "activation_function",
+        "resid_pdrop",
+        "embd_pdrop",
+        "attn_pdrop",
+        "layer_norm_epsilon",
+        "initializer_range",
+        "summary_type",
+        "summary_use_proj",
+        "summary_activation",
+        "summary_proj_to_labels",
+        "summary_first_dropout",
+        "scale_attn_weights",
+        "use_cache",
+        "bos_token_id",
+        "eos_token_id",
+        "scale_attn_by_inverse_layer_idx",
+        "reorder_and_upcast_attn",
+    )
+    misnamed = MISNAMED | {"afn": "activation_function"}
+
+    activation_function: str = setting("gelu_new", one_of(*ACTIVATIONS))
+    bos_token_id: int | None = setting(50256, TOKEN)
+    eos_token_id: int | list[int] | None = setting(50256, TOKENS)
+
+    @property
+    def activation(self) -> str:
+        return ACTIVATIONS[self.activation_function]
+
+    @property
+    def residual_initializer_range(self) -> float:
+        return self.initializer_range / math.sqrt(2 * self.n_layer)  # one attention and one MLP a block
+
+
+@dataclass(init=False, repr=False, eq=False)
+class OpenAIGPTConfig(GPTConfig):
+    """Config of GPT (Radford et al. 2018). Attributes as in GPT2Config, but for these.
+
+    Attributes:
+        afn: activation; "gelu" is the tanh form, as in OpenAI's code and weights. "gelu_python" is the exact form.
+    """
+
+    model_type = "openai-gpt"
+    class_prefix = "OpenAIGPT"
+    documented = (
+        "vocab_size",
+        "n_positions",
+        "n_embd",
+        "n_layer",
+        "n_head",
+        "afn",
+        "resid_pdrop",
+        "embd_pdrop",
+        "attn_pdrop",
+        "layer_norm_epsilon",
+        "initializer_range",
+        "summary_type",
+        "summary_use_proj",
+        "summary_activation",
+        "summary_proj_to_labels",
+        "summary_first_dropout",
+    )
+    misnamed = MISNAMED | dict.fromkeys(("activation", "activation_function", "hidden_act"), "afn")
+    # GPT-2's fields, each at the value that GPT has by construction.
+    n_inner: int | None = setting(None, only(None))
+    scale_attn_weights: bool = setting(True, only(True))
+    scale_attn_by_inverse_layer_idx: bool = setting(False, only(False))
+    reorder_and_upcast_attn: bool = setting(False, only(False))
+    add_cross_attention: bool = setting(False, only(False))
+    vocab_size: int = setting(40478, count(limits.MAX_VOCAB))
+    n_positions: int = setting(512, count(limits.MAX_POSITIONS))
+    afn: str = setting("gelu", one_of(*ACTIVATIONS))
+
+    @property
+    def activation(self) -> str:
+        return "gelu_tanh" if self.afn == "gelu" else ACTIVATIONS[self.afn]
+
+
+CONFIGS: dict[str, type[GPTConfig]] = {config.model_type: config for config in (GPT2Config, OpenAIGPTConfig)}
+
+
+class AutoConfig:
+    """Reads a config.json of either family, told apart by its `model_type`."""
+
+    @staticmethod
+    def from_pretrained(path: str | Path, **overrides: Any) -> GPTConfig:
+        """Reads the config of a checkpoint directory, of a config.json, or of a bundled model by its name."""
+        from gptzoo.hub import resolve
+
+        local = resolve(path)
+        file = local / CONFIG_FILE if local.is_dir() else local
+        return _naming_file(
+            file, lambda values: AutoConfig.for_model(values.get("model_type")).from_dict(values, **overrides)
+        )
+
+    @staticmethod
+    def for_model(model_type: Any) -> type[GPTConfig]:
+        """Returns the config class of a `model_type`."""
+        if not isinstance(model_type, str) or model_type not in CONFIGS:
+            raise ConfigError(f"model_type: {short(model_type)}, expected one of {', '.join(CONFIGS)}")
+        return CONFIGS[model_type]
+
+
+def _naming_file(path: Path, build: Callable[[dict[str, Any]], Config]) -> Config:
+    values = read_json_object(path, ConfigError, limits.MAX_CONFIG_BYTES)
+    try:
+        return build(values)
+    except ConfigError as problem:
+        raise ConfigError(f"{path}: {problem}") from None
+
+
+def _default(entry: Any) -> Any:
+    return entry.default_factory() if callable(entry.default_factory) else entry.default
+
+
+def _default_labels(num_labels: Any) -> Any:
+    wanted = 2 if num_labels is None else num_labels
+    if not (is_int(wanted) and 0 <= wanted <= limits.MAX_LABELS):
+        return {}  # reported as a wrong num_labels
+    return {i: f"LABEL_{i}" for i in range(wanted)}
+
+
+def _whole_keys(labels: Any) -> Any:
+    """JSON keys are strings; label ids are integers. What is neither is left for the rule to report."""
+    if not isinstance(labels, dict):
+        return labels
+    return {int(key) if isinstance(key, str) and key.isdecimal() else key: name for key, name in labels.items()}
+
+
+def _inverse(labels: Any) -> Any:
+    return {name: key for key, name in labels.items()} if isinstance(labels, dict) else labels

@@ -1,0 +1,28 @@
+"""From the name or path that a user gives to a local checkpoint directory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from gptzoo.errors import CheckpointError
+
+# Models that ship with the package -> their folder in it.
+BUNDLED = {"gptzoo/shakespeare": "shakespeare"}
+DEFAULT_MODEL = "gptzoo/shakespeare"
+
+
+def resolve(name_or_path: str | Path) -> Path:
+    """Returns the local path of a checkpoint; an existing path wins over a bundled model's name.
+
+    Raises:
+        CheckpointError: there is no such path, and no bundled model has this name.
+    """
+    path = Path(name_or_path).expanduser()
+    try:
+        if path.exists():
+            return path
+    except (OSError, ValueError) as problem:
+        raise CheckpointError(f"{str(name_or_path)!r}: not a usable path ({problem})") from None
+    if str(name_or_path) in BUNDLED:
+        return Path(__file__).parent / "_bundled" / BUNDLED[str(name_or_path)]
+    raise CheckpointError(f"{name_or_path}: no such file or directory, and no bundled model ({', '.join(BUNDLED)})")
