@@ -1,0 +1,177 @@
+"""Files opened with care, and written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import shutil
+import stat
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from io import FileIO
+from pathlib import Path
+from typing import BinaryIO
+
+from gptzoo.errors import CheckpointError
+
+Move = tuple[Path, Path]  # from, to
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Turns the faults of disks and memory into one line that names `path`."""
+    try:
+        yield
+    except OSError as problem:
+        raise CheckpointError(f"{path}: {problem.strerror or problem}") from None
+    except MemoryError:
+        raise CheckpointError(f"{path}: not enough memory") from None
+
+
+def open_regular(path: Path) -> FileIO:
+    """Opens a regular file, or a link to one; never waits on a pipe or a device."""
+    _require_regular(path, path.stat().st_mode)
+    file = open(path, "rb", buffering=0, opener=_without_waiting)  # noqa: SIM115  # the caller closes it
+    try:
+        _require_regular(path, os.fstat(file.fileno()).st_mode)
+    except CheckpointError:
+        file.close()
+        raise
+    return file
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def _require_regular(path: Path, mode: int) -> None:
+    if not stat.S_ISREG(mode):
+        raise CheckpointError(f"{path}: not a regular file")
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Writes a file that is there with all of `data` or not at all; makes the directory if absent.
+
+    Raises:
+        CheckpointError: it cannot be written; what was there before is unchanged.
+    """
+    with naming(path), _parents(path):
+        temporary = _temporary_beside(path)
+        try:
+            write_synced(temporary, lambda file: file.write(data))
+            _move([(temporary, path)])
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def write_synced(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Writes a new file to the disk itself, past the operating system's buffers."""
+    with open(path, "xb") as file:
+        write(file)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def save_files(directory: Path, write: Callable[[Path], None], ours: re.Pattern[str], last: str) -> None:
+    """Writes a set of files into a directory, all or nothing.
+
+    A new directory appears by one rename. In an existing one, the old set is moved away, `last` first, and the new one
+    moved in, `last` last: a reader who needs `last` never sees half of one set and half of the other.
+
+    Args:
+        directory: made if absent; other files in it are left alone.
+        write: writes the set into the empty directory that it is given.
+        ours: names of the set's files, `last` included; those of an earlier set go.
+        last: the file without which the others are not read.
+
+    Raises:
+        CheckpointError: something could not be written; the directory is as it was.
+    """
+    with naming(directory), _parents(directory):
+        exists = _is_directory(directory)
+        old = _old_files(directory, ours) if exists else []
+        stage = _temporary_beside(directory / last if exists else directory)
+        try:
+            stage.mkdir()
+            write(stage)
+            _sync_directory(stage)
+            if exists:
+                _replace(directory, old, stage, last)
+            else:
+                _move([(stage, directory)])
+        finally:
+            shutil.rmtree(stage, ignore_errors=True)
+
+
+def _is_directory(path: Path) -> bool:
+    if os.path.lexists(path) and not path.is_dir():
+        raise CheckpointError(f"{path}: not a directory")
+    return path.is_dir()
+
+
+def _old_files(directory: Path, ours: re.Pattern[str]) -> list[str]:
+    names = sorted(name for name in os.listdir(directory) if ours.fullmatch(name))
+    for name in names:
+        if (directory / name).is_dir():
+            raise CheckpointError(f"{directory / name}: a directory, expected a file or nothing")
+    return names
+
+
+def _replace(directory: Path, old: Sequence[str], stage: Path, last: str) -> None:
+    """Moves the files of `stage` into `directory`, whose `old` ones go."""
+    backup = stage.with_suffix(".old")
+    away = sorted(old, key=lambda name: name != last)
+    coming = sorted(os.listdir(stage), key=lambda name: (name == last, name))
+    backup.mkdir()
+    try:
+        _move([(directory / n, backup / n) for n in away] + [(stage / n, directory / n) for n in coming])
+    except BaseException:
+        backup.rmdir()  # empty again
+        raise
+    shutil.rmtree(backup, ignore_errors=True)
+
+
+def _move(moves: Sequence[Move]) -> None:
+    """Renames in order, each on disk before the next begins; on an error, undoes those already made."""
+    try:
+        for source, target in moves:
+            os.replace(source, target)
+            _sync_directory(target.parent)
+            _sync_directory(source.parent)
+    except BaseException:
+        for source, target in reversed(moves):
+            if not os.path.lexists(source) and os.path.lexists(target):
+                os.replace(target, source)
+        raise
+
+
+def _sync_directory(path: Path) -> None:
+    if os.name == "nt":  # no handle on a directory can be had there
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _temporary_beside(path: Path) -> Path:
+    return path.parent / f".gptzoo-{os.getpid()}-{secrets.token_hex(4)}.tmp"
+
+
+@contextmanager
+def _parents(path: Path) -> Iterator[None]:
+    """Makes the directories above `path`; those that were made go again if the body fails."""
+    if "\0" in str(path):
+        raise CheckpointError(f"{str(path)!r}: not a usable path")
+    missing = [parent for parent in path.parents if not parent.exists()]  # innermost first
+    try:
+        if missing:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        yield
+    except BaseException:
+        for parent in missing:
+            with suppress(OSError):
+                parent.rmdir()
+        raise

@@ -1,0 +1,248 @@
+"""Which tensor of a checkpoint is which weight of a model: found by names, shapes and dtypes alone."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from gptzoo import weights
+from gptzoo._safetensors import TensorInfo, shown
+from gptzoo.config import CONFIG_FILE, DTYPES, GPTConfig
+from gptzoo.errors import CheckpointError
+from gptzoo.heads import class_name, parse_class_name
+
+if TYPE_CHECKING:
+    from gptzoo.checkpoint import Checkpoint
+
+_BLOCK = re.compile(r"h\.(0|[1-9][0-9]*)\.")
+
+
+@dataclass
+class LoadReport:
+    """What became of each weight of a model, and of each tensor of a checkpoint.
+
+    Attributes:
+        loaded: weights that were read.
+        tied: weights that are identical to another one, whether stored or not.
+        ignored: tensors, named as stored, that the model does not use: old buffers, weights of other heads.
+        fresh: weights of a head that the checkpoint does not have; they get initial values.
+    """
+
+    loaded: list[str] = field(default_factory=list)
+    tied: list[str] = field(default_factory=list)
+    ignored: list[str] = field(default_factory=list)
+    fresh: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        parts = [f"{len(self.loaded)} loaded"]
+        for word, names in (("tied", self.tied), ("ignored", self.ignored), ("fresh", self.fresh)):
+            if names:
+                parts.append(f"{len(names)} {word} ({', '.join(map(shown, names[:3]))}{', ...' * (len(names) > 3)})")
+        return ", ".join(parts)
+
+
+@dataclass(frozen=True)
+class LoadPlan:
+    """Where each weight of a model comes from.
+
+    Attributes:
+        specs: the model's weights.
+        stored: canonical name -> name in the checkpoint, of those that it has.
+    """
+
+    checkpoint: Checkpoint
+    specs: dict[str, weights.Spec]
+    stored: dict[str, str]
+    report: LoadReport
+
+    @property
+    def dtype(self) -> str:
+        """The dtype of the stored weights; if they are mixed, the narrowest that holds them all exactly."""
+        return common_dtype(self.checkpoint.tensors[self.stored[name]].dtype for name in self.report.loaded)
+
+    def values(self, seed: int = 0) -> Iterator[tuple[str, np.ndarray]]:
+        """Yields each weight that is not tied, by its canonical name, once; only the one yielded is in memory.
+
+        Args:
+            seed: of the initial values of fresh weights.
+
+        Raises:
+            CheckpointError: a weight differs from the one that it is tied to, or a file changed meanwhile.
+        """
+        self._require_tied_equal()
+        for name, spec in self.specs.items():
+            if name in self.stored and not spec.tied:
+                yield name, self.checkpoint.read(self.stored[name])
+            elif not spec.tied:
+                yield name, weights.initial_value(spec, seed)
+
+    def _require_tied_equal(self) -> None:
+        for name, spec in self.specs.items():
+            if not spec.tied or name not in self.stored:
+                continue
+            one, other = self.stored[name], self.stored[spec.tied]
+            if not self.checkpoint.is_equal(one, other):
+                file = self.checkpoint.path / self.checkpoint.tensors[one].file
+                raise CheckpointError(f"{file}: {one}: differs from {other}, expected equal (tie_word_embeddings)")
+
+
+def plan_load(checkpoint: Checkpoint, config: GPTConfig, head: str) -> LoadPlan:
+    """Finds each weight of a model in a checkpoint, from the headers alone.
+
+    Backbone names with and without "transformer." are the same. Buffers of old versions and weights of other heads
+    are ignored. Weights of the model's own head may be absent if the checkpoint is not one of a model that has them;
+    all others must be there.
+
+    Args:
+        config: of the model; the checkpoint's own, or a variation of it.
+        head: key of `gptzoo.heads.HEADS`.
+
+    Raises:
+        CheckpointError: lists every missing, unexpected, repeated and misshapen tensor.
+    """
+    subject = f"{checkpoint.path} does not fit {class_name(config, head)}"
+    if config.model_type != checkpoint.config.model_type:
+        found = f"{checkpoint.config.model_type}, expected {config.model_type}"
+        raise CheckpointError(f"{subject}: {CONFIG_FILE}: model_type: {found}")
+    match = Match(checkpoint, config, head)
+    if problems := match.problems():
+        raise CheckpointError.listing(subject, problems)
+    return LoadPlan(checkpoint, match.specs, match.stored, match.report)
+
+
+class Match:
+    """Weights of a model on one side, tensors of a checkpoint on the other.
+
+    Attributes:
+        stored: canonical name -> name in the checkpoint.
+        unexpected: tensors that no model with this config has.
+        missing: weights that should be in the checkpoint.
+        faults: what is wrong with the tensors that were found.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, config: GPTConfig, head: str):
+        self.checkpoint, self.config = checkpoint, config
+        self.specs = weights.specs(config, head)
+        self.stored: dict[str, str] = {}
+        self.report = LoadReport()
+        self.unexpected: list[str] = []
+        self.missing: list[str] = []
+        self.faults: list[str] = []
+        self._match_tensors({name for name, heads in _head_weights(config).items() if head not in heads})
+        self._match_weights()
+
+    def _match_tensors(self, other_heads: set[str]) -> None:
+        canonical = self._canonical_names()
+        for name, info in self.checkpoint.tensors.items():
+            spec = canonical.get(name.removeprefix(weights.PREFIX))
+            if spec and (spec.in_backbone or spec.name == name):
+                self._match_tensor(name, info, spec)
+            elif weights.is_buffer(name) or name in other_heads:
+                self.report.ignored.append(name)
+            else:
+                self.unexpected.append(name)
+
+    def _canonical_names(self) -> dict[str, weights.Spec]:
+        """Returns the weight that each name, without a prefix, stands for.
+
+        Transformers 5 stores GPT's double heads with a tied head, and without the embedding that it is tied to.
+        """
+        names = {spec.backbone_name: spec for spec in self.specs.values()}
+        if not (self.config.tie_word_embeddings and self.checkpoint.config.tie_word_embeddings):
+            return names
+        for row in weights.TABLE:
+            if row.tied in names and not {row.tied, weights.PREFIX + row.tied} & set(self.checkpoint.tensors):
+                names[row.name] = names[row.tied]
+        return names
+
+    def _match_tensor(self, name: str, info: TensorInfo, spec: weights.Spec) -> None:
+        where = f"{info.file}: {name}"
+        if spec.name in self.stored:
+            self.faults.append(f"{where}: stored twice, also as {self.stored[spec.name]}")
+            return
+        self.stored[spec.name] = name
+        if info.dtype not in DTYPES:
+            self.faults.append(f"{where}: dtype {info.dtype}, expected one of {', '.join(DTYPES)}")
+        if info.shape != spec.shape:
+            hint = ", looks transposed" if info.shape[::-1] == spec.shape else ""
+            self.faults.append(f"{where}: shape {info.shape}, expected {spec.shape} ({spec.row.shape}){hint}")
+
+    def _match_weights(self) -> None:
+        claimed = set(claimed_heads(self.checkpoint))
+        for name, spec in self.specs.items():
+            if spec.tied:
+                self.report.tied.append(name)
+            elif name in self.stored:
+                self.report.loaded.append(name)
+            elif spec.row.heads and claimed.isdisjoint(spec.row.heads):
+                self.report.fresh.append(name)
+            else:
+                self.missing.append(name)
+
+    def problems(self) -> list[str]:
+        """Lists everything that does not fit; blocks that are missing or unexpected as a whole are one problem."""
+        tensors, n_layer = self.checkpoint.tensors, self.config.n_layer
+        held = {block for name in tensors if (block := _block(name)) is not None and not weights.is_buffer(name)}
+        absent, extra = set(range(n_layer)) - held, held - set(range(n_layer))
+        problems = [f"n_layer: {n_layer}, but missing all of block {_ranges(absent)}"] if held and absent else []
+        problems += [f"n_layer: {n_layer}, but there are tensors of block {_ranges(extra)}"] if extra else []
+        whole = absent | extra if held else set()
+        for name in self.unexpected:
+            if _block(name) not in whole:
+                problems.append(f"{tensors[name].file}: unexpected {shown(name)}{_reason(name, self.config)}")
+        file = next(iter(self.checkpoint.files)) if len(self.checkpoint.files) == 1 else "all shards"
+        problems += [f"{file}: missing {name}" for name in self.missing if _block(name) not in whole]
+        return problems + self.faults
+
+
+def _head_weights(config: GPTConfig) -> dict[str, tuple[str, ...]]:
+    """Returns the weights that are not of the backbone, and the heads that have each."""
+    rows = (row for row in weights.TABLE if row.family in (None, config.model_type))
+    return {row.name: row.heads for row in rows if row.heads}
+
+
+def claimed_heads(checkpoint: Checkpoint) -> list[str]:
+    """Returns the heads that a checkpoint has by its `architectures`, then those by weights that only one head has."""
+    claimed = []
+    for name in checkpoint.config.architectures or ():
+        with suppress(KeyError):
+            claimed.append(parse_class_name(name)[1])
+    for name, heads in _head_weights(checkpoint.config).items():
+        if name in checkpoint.tensors and len(heads) == 1:
+            claimed.append(heads[0])
+    return claimed
+
+
+def _block(name: str) -> int | None:
+    match = _BLOCK.match(name.removeprefix(weights.PREFIX))
+    return int(match[1]) if match else None
+
+
+def _ranges(numbers: set[int]) -> str:
+    first, last = min(numbers), max(numbers)
+    whole = last - first + 1 == len(numbers) > 1
+    return f"{first} to {last}" if whole else shown(", ".join(map(str, sorted(numbers))))
+
+
+def _reason(name: str, config: GPTConfig) -> str:
+    """Says why the table's row of this name is not one of the model's, if it has such a row."""
+    bare = _BLOCK.sub("h.{i}.", name.removeprefix(weights.PREFIX), count=1)
+    for row in weights.TABLE:
+        if row.name == bare and row.family not in (None, config.model_type):
+            return f" (a weight of {row.family})"
+        if row.name == bare and row.when and not getattr(config, row.when):
+            return f" ({row.when} is false)"
+    return ""
+
+
+def common_dtype(dtypes: Iterable[str]) -> str:
+    """Returns the narrowest dtype that holds all of these exactly; that of float16 and bfloat16 is float32."""
+    found = set(dtypes)
+    if len(found) == 1:
+        return found.pop()
+    return "float64" if "float64" in found else "float32"
