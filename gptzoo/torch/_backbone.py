@@ -1,0 +1,170 @@
+"""The backbone in PyTorch: embeddings, blocks, final norm, and the call contract that both families share.
+
+Shapes: B batch, T new tokens, S cached and new tokens, X encoder tokens, N heads, E n_embd.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gptzoo.cache import Layers, StaticCache, normalise_past, past_length
+from gptzoo.inputs import check_inputs
+from gptzoo.outputs import BaseModelOutput
+from gptzoo.torch._attention import Context
+from gptzoo.torch._pretrained import PreTrainedModel
+
+
+class Backbone(PreTrainedModel):
+    """A decoder without a head. A family adds its embeddings, its blocks `h` and its final norm."""
+
+    head = "Model"
+    drop: nn.Dropout
+    h: nn.ModuleList
+
+    def embed_tokens(self, ids: Tensor) -> Tensor:  # (B, T) -> (B, T, E)
+        raise NotImplementedError
+
+    def embed_positions(self, ids: Tensor) -> Tensor:  # (B, T) -> (B, T, E)
+        raise NotImplementedError
+
+    def final_norm(self, x: Tensor) -> Tensor:  # (B, T, E) -> (B, T, E)
+        return x
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        past_key_values: Any = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        head_mask: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        encoder_hidden_states: Tensor | None = None,
+        encoder_attention_mask: Tensor | None = None,
+        use_cache: bool | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> BaseModelOutput | tuple[Any, ...]:
+        """Computes the hidden states of tokens.
+
+        Args:
+            input_ids: (B, T), or with further leading axes, such as (B, C, T).
+            past_key_values: what an earlier call returned, or `init_cache`.
+            attention_mask: (B, S), 0 on padding; covers cached and new tokens.
+            token_type_ids: as `input_ids`; looked up in the token embedding and added.
+            position_ids: as `input_ids`; by default counted from the attention mask, 0 on padding.
+            head_mask: (N,) or (n_layer, N), a factor on the output of each head.
+            inputs_embeds: (B, T, E), instead of `input_ids`.
+            encoder_hidden_states: (B, X, E), for a config with `add_cross_attention`.
+            encoder_attention_mask: (B, X), 0 on padding.
+            use_cache, output_attentions, output_hidden_states, return_dict: the config's value if None.
+
+        Raises:
+            InputError: lists every argument of a wrong shape.
+        """
+        config = self.config
+        past = normalise_past(past_key_values, config.n_layer, lambda x: x.transpose(1, 2))
+        shape = check_inputs(
+            config,
+            past,
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            token_type_ids=token_type_ids,
+            position_ids=position_ids,
+            head_mask=head_mask,
+            inputs_embeds=inputs_embeds,
+            encoder_hidden_states=encoder_hidden_states,
+            encoder_attention_mask=encoder_attention_mask,
+        )
+        x = self.embed(input_ids, inputs_embeds)  # (B, T, E)
+        mask = full_mask(attention_mask, past)
+        queries = past_length(past) + torch.arange(shape[-1], device=x.device)
+        x = x + self.embed_positions(token_positions(mask, queries) if position_ids is None else flat(position_ids))
+        if token_type_ids is not None:
+            x = x + self.embed_tokens(flat(token_type_ids))
+        ctx = Context(
+            implementation=config.attn_implementation or "sdpa",
+            queries=queries,
+            visible=visible_keys(mask, queries, past),
+            past=past,
+            head_mask=None if head_mask is None else head_mask.expand(config.n_layer, config.n_head),
+            encoder=None if encoder_hidden_states is None else self.cast(encoder_hidden_states),
+            encoder_visible=encoder_keys(encoder_attention_mask),
+            use_cache=config.use_cache if use_cache is None else use_cache,
+            output_attentions=config.output_attentions if output_attentions is None else output_attentions,
+        )
+        x, states = self.run_blocks(self.drop(x), ctx)
+        wanted = config.output_hidden_states if output_hidden_states is None else output_hidden_states
+        x = x.unflatten(0, shape[:-1])
+        output = BaseModelOutput(
+            last_hidden_state=x,
+            past_key_values=ctx.cache(shape[-1]),
+            hidden_states=(*states, x) if wanted else None,
+            attentions=tuple(ctx.attentions) if ctx.output_attentions else None,
+            cross_attentions=tuple(ctx.cross_attentions) if ctx.cross_attentions else None,
+        )
+        return output if (config.return_dict if return_dict is None else return_dict) else output.to_tuple()
+
+    def embed(self, ids: Tensor | None, embeds: Tensor | None) -> Tensor:  # (..., T) or (..., T, E) -> (B, T, E)
+        if ids is not None:
+            return self.embed_tokens(flat(ids))
+        assert embeds is not None  # check_inputs has seen to it
+        return self.cast(embeds).flatten(0, -3)
+
+    def run_blocks(self, x: Tensor, ctx: Context) -> tuple[Tensor, list[Tensor]]:
+        """Returns the last hidden state and the input of each block."""
+        states = []
+        for block in self.h:
+            states.append(x)
+            x = block(x, ctx)
+        return self.final_norm(x), states
+
+
+def flat(ids: Tensor) -> Tensor:  # (..., T) -> (B, T)
+    return ids.reshape(-1, ids.shape[-1])
+
+
+def full_mask(mask: Tensor | None, past: Layers | StaticCache | None) -> Tensor | None:  # (..., S) -> (B, S)
+    """Flattens the mask, and lengthens it to a static cache's capacity: causality hides what is not yet filled."""
+    if mask is None:
+        return None
+    missing = past.capacity - mask.shape[-1] if isinstance(past, StaticCache) else 0
+    return F.pad(flat(mask) != 0, (0, missing), value=True)
+
+
+def token_positions(mask: Tensor | None, queries: Tensor) -> Tensor:  # (B, S), (T,) -> (B or 1, T)
+    """Counts real tokens from 0; padding gets position 0."""
+    if mask is None:
+        return queries[None]
+    positions = (mask.cumsum(-1) - 1).masked_fill(~mask, 0)
+    return positions.index_select(1, queries)
+
+
+def visible_keys(
+    mask: Tensor | None, queries: Tensor, past: Layers | StaticCache | None
+) -> Tensor | None:  # (B, S), (T,) -> (B or 1, 1, T, S)
+    """A query sees the real tokens before it, and always itself, so that no row is empty.
+
+    None stands for the plain causal mask, which fused attention knows without being told.
+    """
+    if mask is None and past is None:
+        return None
+    n_keys = past.capacity if isinstance(past, StaticCache) else past_length(past) + len(queries)
+    keys = torch.arange(n_keys, device=queries.device)
+    causal = keys <= queries[:, None]  # (T, S)
+    if mask is None:
+        return causal[None, None]
+    return causal & mask[:, None, None, :] | (keys == queries[:, None])
+
+
+def encoder_keys(mask: Tensor | None) -> Tensor | None:  # (B, X) or (B, 1, X) -> (B, 1, 1, X)
+    """Every token sees the real encoder tokens; where there is none, it sees all, so that no row is empty."""
+    if mask is None:
+        return None
+    mask = mask.reshape(mask.shape[0], 1, 1, mask.shape[-1]) != 0
+    return mask | ~mask.any(-1, keepdim=True)

@@ -1,0 +1,100 @@
+"""Layers of both families in PyTorch.
+
+Shapes: B batch, T tokens, E n_embd.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gptzoo.config import GPTConfig
+
+# Canonical name (a value of gptzoo.config.ACTIVATIONS) -> function.
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": F.gelu,
+    "gelu_10": lambda x: F.gelu(x).clamp(-10, 10),
+    "gelu_tanh": partial(F.gelu, approximate="tanh"),
+    "laplace": lambda x: 0.5 * (1 + torch.erf((x - 0.707107) / (0.282095 * 2**0.5))),
+    "leaky_relu": partial(F.leaky_relu, negative_slope=0.01),
+    "linear": lambda x: x,
+    "mish": F.mish,
+    "quick_gelu": lambda x: x * torch.sigmoid(1.702 * x),
+    "relu": F.relu,
+    "relu2": lambda x: F.relu(x) ** 2,
+    "relu6": F.relu6,
+    "sigmoid": torch.sigmoid,
+    "silu": F.silu,
+    "tanh": torch.tanh,
+}
+
+
+class Embedding(nn.Module):
+    """A table of vectors, looked up by id."""
+
+    def __init__(self, n_rows: int, n_embd: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(n_rows, n_embd))
+
+    def forward(self, ids: Tensor) -> Tensor:  # (B, T) -> (B, T, E)
+        return F.embedding(ids, self.weight)
+
+
+class Linear(nn.Module):
+    """x @ weight.T (+ bias), the weight stored (n_out, n_in): the layout of heads."""
+
+    def __init__(self, n_in: int, n_out: int, bias: bool = True):
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(n_out, n_in))
+        self.bias = nn.Parameter(torch.empty(n_out)) if bias else None
+
+    def forward(self, x: Tensor) -> Tensor:  # (..., n_in) -> (..., n_out)
+        return F.linear(x, self.weight, self.bias)
+
+
+class Conv1D(nn.Module):
+    """x @ weight + bias, the weight stored (n_in, n_out): OpenAI's convolution of width 1."""
+
+    def __init__(self, n_in: int, n_out: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(n_in, n_out))
+        self.bias = nn.Parameter(torch.empty(n_out))
+
+    def forward(self, x: Tensor) -> Tensor:  # (..., n_in) -> (..., n_out)
+        return F.linear(x, self.weight.T, self.bias)
+
+
+class LayerNorm(nn.Module):
+    """Zero mean and unit variance over the last axis, then scale and shift; float32 inside (Ba et al. 2016)."""
+
+    def __init__(self, n_embd: int, epsilon: float):
+        super().__init__()
+        self.epsilon = epsilon
+        self.weight = nn.Parameter(torch.empty(n_embd))
+        self.bias = nn.Parameter(torch.empty(n_embd))
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, T, E) -> (B, T, E)
+        return F.layer_norm(x, self.weight.shape, self.weight, self.bias, self.epsilon)
+
+
+class MLP(nn.Module):
+    """Two linear maps with an activation between them."""
+
+    def __init__(self, config: GPTConfig):
+        super().__init__()
+        self.c_fc = Conv1D(config.n_embd, config.n_mlp)
+        self.c_proj = Conv1D(config.n_mlp, config.n_embd)
+        self.act = ACTIVATIONS[config.activation]
+        self.dropout = nn.Dropout(config.resid_pdrop)
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, T, E) -> (B, T, E)
+        return self.dropout(self.c_proj(self.act(self.c_fc(x))))
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """Where half precision would lose too much: scores and losses."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))

@@ -1,0 +1,167 @@
+"""What every model in PyTorch can do: be made from a config or a checkpoint, be saved, make a cache."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import ml_dtypes
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from gptzoo import weights
+from gptzoo.cache import StaticCache
+from gptzoo.checkpoint import LoadReport, open_checkpoint, plan_load, save_checkpoint
+from gptzoo.config import GPTConfig, dtype_name
+from gptzoo.errors import ConfigError, InputError
+from gptzoo.heads import class_name
+from gptzoo.torch._attention import require_flash
+from gptzoo.torch._generation import GenerationMixin
+
+
+class PreTrainedModel(nn.Module, GenerationMixin):
+    """Base of all models.
+
+    Args:
+        config: of the model's family.
+        seed: of the initial values, which are the same numbers in every framework; None leaves the weights unfilled.
+
+    Attributes:
+        config: the config that the model was made from; not changed by the model.
+        load_report: what `from_pretrained` found in the checkpoint.
+    """
+
+    config_class: ClassVar[type[GPTConfig]]
+    head: ClassVar[str]
+    config: GPTConfig
+    load_report: LoadReport | None = None
+
+    def __init__(self, config: GPTConfig, seed: int | None = 0):
+        super().__init__()
+        if not isinstance(config, self.config_class):
+            raise ConfigError(f"{type(self).__name__} needs a {self.config_class.__name__}, got {config!r:.80}")
+        config.validate()
+        if config.attn_implementation == "flash_attention_2":
+            require_flash()
+        self.config = config
+
+    def init_weights(self, seed: int | None = 0) -> None:
+        """Fills every weight with its initial value from the weight table; None leaves the weights as they are."""
+        if seed is None or self.device.type == "meta":
+            return
+        for name, spec in weights.specs(self.config, self.head).items():
+            if not spec.tied:
+                self.set_weight(name, weights.initial_value(spec, seed))
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        path: str | Path,
+        *,
+        config: GPTConfig | None = None,
+        dtype: Any = None,
+        device: Any = None,
+        seed: int = 0,
+        **overrides: Any,
+    ) -> Self:
+        """Loads a checkpoint, in evaluation mode.
+
+        Args:
+            path: a checkpoint directory, or the name of a bundled model.
+            config: to be used in place of the checkpoint's own.
+            dtype: of the weights and the computation; None or "auto": as stored.
+            device: where the weights go.
+            seed: for a head that the checkpoint does not have.
+            overrides: config fields that win over the checkpoint's, such as `attn_implementation="eager"`.
+
+        Raises:
+            CheckpointError: lists everything in the checkpoint that does not fit.
+        """
+        checkpoint = open_checkpoint(path)
+        config = cls.config_class.derive(config or checkpoint.config, **overrides)
+        plan = plan_load(checkpoint, config, cls.head)
+        config.dtype = dtype_name(plan.dtype if dtype in (None, "auto") else dtype)
+        with torch.device("meta"):  # shapes only: nothing is filled twice
+            model = cls(config, seed=None)
+        for name, array in plan.values(seed):
+            module, leaf = weights.follow(model, name)
+            value = to_tensor(array).to(device=device, dtype=getattr(torch, config.dtype))
+            setattr(module, leaf, nn.Parameter(value))
+        model.tie_weights()
+        model.load_report = plan.report
+        return model.eval()
+
+    def save_pretrained(self, directory: str | Path, max_shard_size: int | str = "5GB") -> None:
+        """Writes config.json and safetensors, which Transformers and the other frameworks here load as they are."""
+        specs = weights.specs(self.config, self.head)
+        tensors = {name: lambda name=name: to_array(self.get_weight(name)) for name in specs}
+        save_checkpoint(directory, self.config, self.head, tensors, max_shard_size=max_shard_size)
+
+    def get_weight(self, name: str) -> Tensor:
+        """Returns a weight by its canonical name."""
+        module, leaf = weights.follow(self, name)
+        return getattr(module, leaf)
+
+    def set_weight(self, name: str, value: np.ndarray) -> None:
+        """Changes the value of a weight, named canonically, in place."""
+        with torch.no_grad():
+            self.get_weight(name).copy_(to_tensor(value))
+
+    def tie_weights(self) -> None:
+        """Makes each tied weight the same object as the one it is tied to."""
+        for name, spec in weights.specs(self.config, self.head).items():
+            if spec.tied:
+                module, leaf = weights.follow(self, name)
+                setattr(module, leaf, self.get_weight(spec.tied))
+
+    def init_cache(self, batch_size: int, max_length: int) -> StaticCache:
+        """Returns an empty cache of fixed capacity, for `past_key_values`.
+
+        Raises:
+            InputError: the config has fewer positions.
+        """
+        config = self.config
+        if not 1 <= max_length <= config.n_positions:
+            raise InputError(f"max_length: {max_length}, expected 1 to {config.n_positions} (n_positions)")
+        shape = (batch_size, config.n_head, max_length, config.head_dim)
+        layers = tuple((self.zeros(shape), self.zeros(shape)) for _ in range(config.n_layer))
+        return StaticCache(layers, torch.zeros((), dtype=torch.long, device=self.device))
+
+    def zeros(self, shape: tuple[int, ...]) -> Tensor:
+        return torch.zeros(shape, dtype=self.dtype, device=self.device)
+
+    def cast(self, x: Tensor) -> Tensor:
+        """Brings a floating input to the dtype of the computation."""
+        return x.to(self.dtype)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return next(self.parameters()).dtype
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device
+
+    def num_parameters(self) -> int:
+        """Returns the number of trainable numbers; a tied weight counts once."""
+        return sum(parameter.numel() for parameter in self.parameters())
+
+    def __repr__(self) -> str:
+        name = class_name(self.config, self.head)
+        return f"{name}({self.num_parameters():,} parameters, {dtype_name(self.dtype)}, {self.device})"
+
+
+def to_tensor(array: np.ndarray) -> Tensor:
+    """Shares the memory of a NumPy array, bfloat16 included."""
+    if array.dtype == ml_dtypes.bfloat16:
+        return torch.from_numpy(array.view(np.uint16)).view(torch.bfloat16)
+    return torch.from_numpy(array)
+
+
+def to_array(tensor: Tensor) -> np.ndarray:
+    """Copies a tensor to NumPy, bfloat16 included."""
+    tensor = tensor.detach().cpu().contiguous()
+    if tensor.dtype == torch.bfloat16:
+        return tensor.view(torch.uint16).numpy().view(ml_dtypes.bfloat16)
+    return tensor.numpy()
