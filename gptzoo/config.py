@@ -204,11 +204,21 @@ class GPTConfig:
             if target in given and given[target] != value:
                 problems.append(f"{target}: given twice, as {given[target]!r} and as {name}={value!r}")
             given[target] = value
+        if given.get("model_type") == self.model_type:
+            del given["model_type"]
+        for name in [name for name in given if self._is_taken(name)]:
+            value = given.pop(name)
+            problems.append(self._refusal(name, value) or f"{name}: a name that this config uses itself")
         self._given = frozenset(given)
         self._assign(given)
         problems += self._problems()
         if problems:
             raise ConfigError.listing(type(self).__name__, problems)
+
+    def _is_taken(self, name: str) -> bool:
+        """Whether a foreign name would hide one of our own attributes."""
+        known = {entry.name for entry in fields(self)} | {"num_labels"}
+        return name not in known and (hasattr(type(self), name) or name in _PRIVATE)
 
     def _assign(self, given: dict[str, Any]) -> None:
         given = deepcopy(given)
@@ -235,12 +245,16 @@ class GPTConfig:
             value, rule = getattr(self, entry.name), entry.metadata["rule"]
             if not rule.accepts(value):
                 problems.append(f"{entry.name}: {short(value)}, expected {rule.expected}")
-        for name, value in self.foreign.items():
-            if name in self.misnamed:
-                problems.append(f"{name}: not a field of this config; it is called {self.misnamed[name]} here")
-            elif name in INERT and value not in INERT[name]:
-                problems.append(f"{name}: {short(value)} is not implemented in gptzoo")
+        problems += [refusal for name, value in self.foreign.items() if (refusal := self._refusal(name, value))]
         return problems or self._contradictions()
+
+    def _refusal(self, name: str, value: Any) -> str | None:
+        """Says why a foreign field may not be kept; None if it is harmless."""
+        if name in self.misnamed:
+            return f"{name}: not a field of this config; it is called {self.misnamed[name]} here"
+        if name in INERT and value not in INERT[name]:
+            return f"{name}: {short(value)} is not implemented in gptzoo"
+        return None
 
     def _contradictions(self) -> list[str]:
         """Fields that are each fine and do not fit together; looked at only once each is fine."""
@@ -325,7 +339,15 @@ class GPTConfig:
         return result | deepcopy(self.foreign)
 
     def to_json_string(self) -> str:
-        return json.dumps(self.to_dict(), indent=2, sort_keys=True) + "\n"
+        """Returns config.json's text.
+
+        Raises:
+            ConfigError: a foreign field cannot be written as JSON.
+        """
+        try:
+            return json.dumps(self.to_dict(), indent=2, sort_keys=True, allow_nan=False) + "\n"
+        except (TypeError, ValueError) as problem:
+            raise ConfigError(f"{type(self).__name__}: not to be written as JSON ({problem})") from None
 
     @classmethod
     def from_dict(cls: type[Config], values: Mapping[str, Any], **overrides: Any) -> Config:
@@ -358,7 +380,7 @@ class GPTConfig:
     def derive(cls: type[Config], other: GPTConfig, **overrides: Any) -> Config:
         """Returns a copy of a config of this family with some fields replaced."""
         kept = {name: getattr(other, name) for name in cls.unwritten}
-        return cls.from_dict(other.to_dict(), **(kept | overrides))
+        return cls.from_dict(other.to_dict() | kept, **overrides)
 
     def save_pretrained(self, directory: str | Path) -> None:
         """Writes config.json into `directory`, which is made if absent."""
@@ -372,7 +394,7 @@ class GPTConfig:
     __hash__ = None  # type: ignore[assignment]  # mutable, as users of these classes expect
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__} {self.to_json_string()}"
+        return f"{type(self).__name__} {json.dumps(self.to_dict(), indent=2, sort_keys=True, default=repr)}"
 
 
 _PRIVATE = frozenset({"_given", "_wanted_labels"})

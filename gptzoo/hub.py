@@ -17,12 +17,14 @@ def resolve(name_or_path: str | Path) -> Path:
     Raises:
         CheckpointError: there is no such path, and no bundled model has this name.
     """
-    path = Path(name_or_path).expanduser()
     try:
+        path = Path(name_or_path).expanduser()
         if path.exists():
             return path
-    except (OSError, ValueError) as problem:
+    except (OSError, ValueError, RuntimeError) as problem:  # RuntimeError: ~nobody
         raise CheckpointError(f"{str(name_or_path)!r}: not a usable path ({problem})") from None
     if str(name_or_path) in BUNDLED:
         return Path(__file__).parent / "_bundled" / BUNDLED[str(name_or_path)]
-    raise CheckpointError(f"{name_or_path}: no such file or directory, and no bundled model ({', '.join(BUNDLED)})")
+    raise CheckpointError(
+        f"{str(name_or_path)!r:.200}: no such file or directory, and no bundled model ({', '.join(BUNDLED)})"
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from gptzoo.cache import StaticCache
@@ -81,7 +82,7 @@ def _mask(config: Any, shape: Shape, tokens: Shape, cached: Any, past: Any, shap
 
 
 def _positions(config: Any, shape: Shape, tokens: Shape, *_: Any) -> str | None:
-    good = (tokens, (1, *tokens[1:]), tokens[-1:])
+    good = (tokens, (1, tokens[-1]), tokens[-1:])
     return None if any(fits(shape, want) for want in good) else _show(tokens)
 
 
@@ -91,7 +92,8 @@ def _heads(config: GPTConfig, shape: Shape, *_: Any) -> str | None:
 
 
 def _encoder(config: GPTConfig, shape: Shape, tokens: Shape, *_: Any) -> str | None:
-    want = (tokens[0], None, config.n_embd)
+    rows = None if None in tokens[:-1] else math.prod(tokens[:-1])
+    want = (rows, None, config.n_embd)
     return None if fits(shape, want) else _show(want)
 
 

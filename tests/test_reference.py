@@ -327,6 +327,17 @@ def test_cross_attention_with_past_matches_transformers():
         past = ours.past_key_values
 
 
+def test_encoder_row_serves_every_choice():
+    """Transformers fails here, unless the caller repeats the encoder's rows; both forms are taken."""
+    config, values = tiny(GPT2Config, "Model", add_cross_attention=True)
+    choices, encoder, mask = ids(2, 3, T), vectors(2, X), np.array([[1, 1, 0, 0, 1], [0, 1, 1, 1, 1]])
+    repeated = {"encoder_hidden_states": encoder.repeat(3, axis=0), "encoder_attention_mask": mask.repeat(3, axis=0)}
+    theirs = Witness(config, "Model", values)(input_ids=choices, **repeated)
+    once = {"encoder_hidden_states": encoder, "encoder_attention_mask": mask}
+    assert_same(forward("Model", config, values, input_ids=choices, **once), theirs)
+    assert_same(forward("Model", config, values, input_ids=choices, **repeated), theirs)
+
+
 def test_encoder_row_that_is_all_masked_sees_all():
     """Transformers gives such a row equal weights (eager) whatever the scores."""
     config, values = tiny(GPT2Config, add_cross_attention=True)
@@ -510,6 +521,13 @@ def test_options_choose_outputs(family):
     config, _ = tiny(family, use_cache=False, output_hidden_states=True, output_attentions=True)
     out = reference.forward("LMHeadModel", config, values, input_ids=ids(), labels=ids())
     assert list(out) == ["loss", "logits", "hidden_states", "attentions"]
+    if family is GPT2Config:
+        config, values = tiny(family, add_cross_attention=True)
+        inputs = {"input_ids": ids(), "encoder_hidden_states": vectors(B, X), "use_cache": False}
+        assert list(reference.forward("LMHeadModel", config, values, **inputs)) == ["logits"]
+        inputs["output_attentions"] = True
+        out = reference.forward("LMHeadModel", config, values, **inputs)
+        assert list(out) == ["logits", "attentions", "cross_attentions"]
     config, values = tiny(family, "Model")
     out = forward("Model", config, values, input_ids=ids())
     assert len(out.hidden_states) == 4

@@ -103,7 +103,7 @@ def keep(x: Tensor, wanted: int | Tensor) -> Tensor:  # (..., T, E) -> (..., K, 
     """Selects the last `wanted` tokens (0: all), or those that an array of indices names."""
     if isinstance(wanted, int):
         return x[..., -wanted:, :] if wanted else x
-    return x.index_select(-2, wanted)
+    return x[..., wanted, :]
 
 
 def next_token_loss(logits: Tensor, labels: Tensor) -> Tensor:  # (..., T, V), (..., T) -> ()

@@ -1,0 +1,115 @@
+"""The command line: gptzoo demo | inspect | parity.
+
+Exit code 0: done, and everything agrees. 1: parity failed. 2: bad input, or nothing to run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from gptzoo.errors import GPTZooError
+from gptzoo.hub import DEFAULT_MODEL
+
+MAX_MESSAGE = 1000
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command; bad input ends in one line on standard error, never in a traceback."""
+    _quiet_frameworks()
+    args = _parser().parse_args(argv)
+    try:
+        code: int = args.run(args)
+        sys.stdout.flush()
+        return code
+    except GPTZooError as problem:
+        return _fail(str(problem))
+    except KeyboardInterrupt:
+        return _fail("interrupted", 130)
+    except BrokenPipeError:  # the reader of our output has gone; there is nobody left to tell
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except MemoryError:
+        return _fail("out of memory")
+    except OSError as problem:
+        return _fail(f"{problem.filename or 'system'}: {problem.strerror or problem}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    from gptzoo import __version__
+
+    parser = argparse.ArgumentParser(prog="gptzoo", description="GPT and GPT-2, equal in every framework.")
+    parser.add_argument("--version", action="version", version=f"gptzoo {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    demo = commands.add_parser("demo", help="compare the frameworks on the bundled model, and let each write")
+    demo.set_defaults(run=_demo)
+
+    inspect = commands.add_parser("inspect", help="print what a checkpoint holds, from its headers alone")
+    inspect.add_argument("checkpoint", help="a directory, or the name of a bundled model")
+    inspect.add_argument("--json", action="store_true", help="print JSON")
+    inspect.set_defaults(run=_inspect)
+
+    parity = commands.add_parser("parity", help="compare every framework with the float64 reference")
+    parity.add_argument("checkpoint", nargs="?", default=DEFAULT_MODEL, help=f"default: {DEFAULT_MODEL}")
+    parity.add_argument("--frameworks", help="comma-separated: torch,keras,flax (default: all installed)")
+    parity.add_argument("--dtype", default="float32", choices=("float32", "float16", "bfloat16"))
+    parity.add_argument("--tolerance", type=float, help="largest max |error| / max |reference|")
+    parity.add_argument("--seed", type=int, default=0, help="of the inputs")
+    parity.add_argument("--json", type=Path, metavar="FILE", help="also write every comparison to FILE")
+    parity.set_defaults(run=_parity)
+    return parser
+
+
+def _demo(args: argparse.Namespace) -> int:
+    from gptzoo._demo import demo
+
+    return demo(progress)
+
+
+def _inspect(args: argparse.Namespace) -> int:
+    from gptzoo.inspect import describe
+
+    description = describe(args.checkpoint)
+    print(json.dumps(description.to_json(), indent=2) if args.json else description)
+    return 2 if description.problems else 0
+
+
+def _parity(args: argparse.Namespace) -> int:
+    from gptzoo.checkpoint import write_file
+    from gptzoo.parity import check
+
+    names = args.frameworks.split(",") if args.frameworks else None
+    options = {"dtype": args.dtype, "tolerance": args.tolerance, "seed": args.seed}
+    report = check(args.checkpoint, names, progress=progress, **options)
+    if args.json:
+        write_file(args.json, (json.dumps(report.to_json(), indent=2) + "\n").encode())
+    print(report)
+    return 0 if report.passed else 1
+
+
+def progress(line: str) -> None:
+    """Says on standard error what is being done."""
+    print(f"gptzoo: {line} ...", file=sys.stderr, flush=True)
+
+
+def _fail(message: str, code: int = 2) -> int:
+    line = "; ".join(part.strip() for part in message.splitlines() if part.strip()).replace(":; ", ": ")
+    printable = "".join(c if c.isprintable() else repr(c)[1:-1] for c in line)
+    if len(printable) > MAX_MESSAGE - 20:
+        printable = printable[: MAX_MESSAGE - 23] + "..."
+    print(f"gptzoo: error: {printable}", file=sys.stderr)
+    return code
+
+
+def _quiet_frameworks() -> None:
+    """TensorFlow's C++ log would drown our one line; a user who wants it sets the variable."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,332 @@
+"""What every model in Flax NNX can do: be made from a config or a checkpoint, be saved, make a cache."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx, traverse_util
+from jax import Array
+
+from gptzoo import weights
+from gptzoo.cache import StaticCache
+from gptzoo.checkpoint import LoadReport, open_checkpoint, plan_load, save_checkpoint
+from gptzoo.config import DTYPES, GPTConfig, dtype_name
+from gptzoo.errors import ConfigError, InputError
+from gptzoo.flax._attention import require_flash
+from gptzoo.flax._generation import GenerationMixin
+from gptzoo.flax._layers import Linear, Static
+from gptzoo.heads import class_name
+from gptzoo.outputs import OUTPUTS, ModelOutput
+
+
+class PreTrainedModel(nnx.Module, GenerationMixin):
+    """Base of all models.
+
+    Args:
+        config: of the model's family.
+        seed: of the initial values, which are the same numbers in every framework; None leaves the weights unfilled.
+        rngs: the key of its `params` stream is the seed instead, nnx.Rngs(0) being seed 0; its `dropout` stream
+            serves calls with `train=True` and without `dropout_rng`.
+        dtype: of the computation; None: that of the weights.
+        param_dtype: of the weights; None: float32.
+
+    Attributes:
+        config: the config that the model was made from; not changed by the model. What a compiled function saw of it
+            stays compiled.
+        load_report: what `from_pretrained` found in the checkpoint.
+    """
+
+    config_class: ClassVar[type[GPTConfig]]
+    head: ClassVar[str]
+    rngs: nnx.RngStream | None = None
+
+    def __init__(
+        self,
+        config: GPTConfig,
+        seed: int | None = 0,
+        *,
+        rngs: nnx.Rngs | None = None,
+        dtype: Any = None,
+        param_dtype: Any = None,
+    ):
+        if not isinstance(config, self.config_class):
+            raise ConfigError(f"{type(self).__name__} needs a {self.config_class.__name__}, got {config!r:.80}")
+        config.validate()
+        if config.attn_implementation == "flash_attention_2":
+            require_flash()
+        self._config, self._load_report = Static(config), Static(None)
+        self._dtype = None if dtype is None else to_dtype(dtype)
+        if stream := getattr(rngs, "dropout", None):
+            self.rngs = stream.fork()
+
+    def init_weights(self, seed: int | None = 0, rngs: nnx.Rngs | None = None, param_dtype: Any = None) -> None:
+        """Fills every weight with its initial value from the weight table; None leaves the weights as they are."""
+        stream = getattr(rngs, "params", None)
+        start = seed if seed is None or stream is None else seed_of(stream.key.get_value())
+        for name, spec in weights.specs(self.config, self.head).items():
+            if spec.tied:
+                continue
+            if param_dtype is not None:
+                shape: Any = jax.ShapeDtypeStruct(spec.shape, to_dtype(param_dtype))
+                self.get_weight(name).set_value(shape)
+            if start is not None:
+                self.set_weight(name, initial_value(spec, start))
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        path: str | Path,
+        *,
+        config: GPTConfig | None = None,
+        dtype: Any = None,
+        param_dtype: Any = None,
+        seed: int = 0,
+        **overrides: Any,
+    ) -> Self:
+        """Loads a checkpoint.
+
+        Args:
+            path: a checkpoint directory, or the name of a bundled model.
+            config: to be used in place of the checkpoint's own.
+            dtype: of the weights and the computation; None or "auto": as stored.
+            param_dtype: of the weights, where they are to have another one.
+            seed: for a head that the checkpoint does not have.
+            overrides: config fields that win over the checkpoint's, such as `attn_implementation="eager"`.
+
+        Raises:
+            CheckpointError: lists everything in the checkpoint that does not fit.
+        """
+        checkpoint = open_checkpoint(path)
+        config = cls.config_class.derive(config or checkpoint.config, **overrides)
+        plan = plan_load(checkpoint, config, cls.head)
+        dtype = None if dtype == "auto" else dtype
+        param_dtype = to_dtype(next(one for one in (param_dtype, dtype, plan.dtype) if one is not None))
+        config.dtype = dtype_name(param_dtype)
+        model = cls(config, seed=None, dtype=dtype, param_dtype=param_dtype)  # shapes only: nothing is filled twice
+        for name, array in plan.values(seed):
+            model.set_weight(name, array)
+        model._load_report = Static(plan.report)
+        return model
+
+    def save_pretrained(self, directory: str | Path, max_shard_size: int | str = "5GB") -> None:
+        """Writes config.json and safetensors, which Transformers and the other frameworks here load as they are."""
+        self.require_values()
+        specs = weights.specs(self.config, self.head)
+        tensors = {name: lambda name=name: to_array(self.get_weight(name)) for name in specs}
+        save_checkpoint(directory, self.config, self.head, tensors, max_shard_size=max_shard_size)
+
+    def get_weight(self, name: str) -> nnx.Param[Array]:
+        """Returns a weight by its canonical name."""
+        module, leaf = weights.follow(self, name)
+        return getattr(module, leaf)
+
+    def set_weight(self, name: str, value: np.ndarray) -> None:
+        """Changes the value of a weight, named canonically, in place."""
+        weight = self.get_weight(name)
+        if tuple(value.shape) != tuple(weight.shape):
+            raise InputError(f"{name}: shape {tuple(value.shape)}, expected {tuple(weight.shape)}")
+        weight.set_value(to_tensor(value, weight.dtype))
+
+    def tie_weights(self) -> None:
+        """Makes each tied weight the same object as the one it is tied to, which here it always is: see `Tied`."""
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """Every weight that is not tied, in nested dicts: `params["transformer"]["h"]["0"]["ln_1"]["bias"]`."""
+        specs = weights.specs(self.config, self.head)
+        values = {name: self.get_weight(name).get_value() for name, spec in specs.items() if not spec.tied}
+        return traverse_util.unflatten_dict(values, sep=".")
+
+    def with_params(self, params: Any) -> Self:
+        """Returns a model with other weights, nested as in `params`, or an `nnx.State`; this one keeps its own.
+
+        Args:
+            params: None: the model itself, once it is seen to have weights.
+
+        Raises:
+            InputError: lists every missing, unknown and misshapen weight.
+        """
+        if params is None:
+            self.require_values()
+            return self
+        specs = {name: spec for name, spec in weights.specs(self.config, self.head).items() if not spec.tied}
+        plain = nnx.to_pure_dict(params) if isinstance(params, nnx.State) else params
+        given = {".".join(map(str, path)): value for path, value in traverse_util.flatten_dict(plain).items()}
+        problems = [f"{name}: absent" for name in specs if name not in given]
+        problems += [f"{name}: not a weight of this model" for name in given if name not in specs]
+        for name, spec in specs.items():
+            if name in given and jnp.shape(given[name]) != spec.shape:
+                problems.append(f"{name}: shape {jnp.shape(given[name])}, expected {spec.shape}")
+        if problems:
+            raise InputError.listing("params", problems)
+        model = nnx.clone(self)
+        for name in specs:
+            model.get_weight(name).set_value(jnp.asarray(given[name]))
+        if self.rngs is not None:
+            model.rngs = self.rngs  # not a clone's: it has to move on from call to call
+        return model
+
+    def require_values(self) -> None:
+        """Raises an error if the weights are shapes only."""
+        if isinstance(self.first_weight.get_value(), jax.ShapeDtypeStruct):
+            raise InputError(f"{type(self).__name__}: weights without values (seed=None): fill them, or give params")
+
+    def dropout_rngs(self, dropout_rng: Any, train: bool) -> nnx.RngStream | None:
+        """Returns a source of keys for one call in training; None: no dropout."""
+        if not train:
+            return None
+        if dropout_rng is None:
+            dropout_rng = self.rngs
+        if dropout_rng is None:
+            raise InputError("train=True needs dropout_rng, a JAX key, or a model made with rngs=nnx.Rngs(...)")
+        return dropout_rng if isinstance(dropout_rng, nnx.RngStream) else nnx.RngStream(dropout_rng, tag="dropout")
+
+    def init_cache(self, batch_size: int, max_length: int) -> StaticCache:
+        """Returns an empty cache of fixed capacity, for `past_key_values`.
+
+        Raises:
+            InputError: the config has fewer positions.
+        """
+        config = self.config
+        if not 1 <= max_length <= config.n_positions:
+            raise InputError(f"max_length: {max_length}, expected 1 to {config.n_positions} (n_positions)")
+        shape = (batch_size, config.n_head, max_length, config.head_dim)
+        layers = tuple((self.zeros(shape), self.zeros(shape)) for _ in range(config.n_layer))
+        return StaticCache(layers, jnp.zeros((), jnp.int32))
+
+    def zeros(self, shape: tuple[int, ...]) -> Array:
+        return jnp.zeros(shape, self.dtype)
+
+    def cast(self, x: Array) -> Array:
+        """Brings a floating input, or an embedding, to the dtype of the computation."""
+        return jnp.asarray(x, self.dtype)
+
+    @property
+    def config(self) -> GPTConfig:
+        return self._config.value
+
+    @property
+    def load_report(self) -> LoadReport | None:
+        return self._load_report.value
+
+    @property
+    def dtype(self) -> np.dtype:
+        return self.param_dtype if self._dtype is None else self._dtype
+
+    @property
+    def param_dtype(self) -> np.dtype:
+        return self.first_weight.dtype
+
+    @property
+    def first_weight(self) -> nnx.Param[Array]:
+        row = next(iter(weights.rows(self.config, self.head)))
+        return self.get_weight(row.name if self.head == "Model" else weights.PREFIX + row.name)
+
+    def num_parameters(self) -> int:
+        """Returns the number of trainable numbers; a tied weight counts once."""
+        return sum(math.prod(weight.shape) for weight in jax.tree.leaves(nnx.state(self, nnx.Param)))
+
+    def __repr__(self) -> str:
+        name = class_name(self.config, self.head)
+        return f"{name}({self.num_parameters():,} parameters, {dtype_name(self.dtype)}, {place(self.first_weight)})"
+
+    __str__ = __repr__  # NNX has one of its own, which lists every array
+
+
+class Tied:
+    """A head whose weight is the token embedding's, looked up there at each use.
+
+    An attribute would be a second place of the same weight, which JAX's tree functions take for a second weight with
+    a gradient of its own. An untied model's attribute, a Linear like this one, hides the class's.
+    """
+
+    def __init__(self, name: str):
+        self.name = name
+
+    def __get__(self, model: Any, owner: Any = None) -> Any:
+        if model is None:
+            return self
+        row = next(row for row in weights.rows(model.config, model.head) if row.name == self.name)
+        n_out, n_in = (getattr(model.config, dim) for dim in row.shape.split())
+        linear = Linear(n_in, n_out, bias=False)
+        linear.weight = model.get_weight(f"{weights.PREFIX}{row.tied}")
+        return linear
+
+
+def to_dtype(dtype: Any) -> np.dtype:
+    """Returns the NumPy dtype of a name, of a dtype, or of another framework's dtype.
+
+    Raises:
+        ConfigError: it is not one of `gptzoo.config.DTYPES`, or JAX does not have it switched on.
+    """
+    name = dtype_name(dtype)
+    if name not in DTYPES:
+        raise ConfigError(f"dtype: {name}, expected one of {', '.join(DTYPES)}")
+    if jax.dtypes.canonicalize_dtype(name) != name:  # JAX would go on in float32
+        raise ConfigError(f"dtype: {name}, which JAX has only after jax.config.update('jax_enable_x64', True)")
+    return jnp.dtype(name)
+
+
+def seed_of(key: Array) -> Any:
+    """Returns the number that a key was made from, 7 for jax.random.key(7); the key itself where it is traced."""
+    if isinstance(key, jax.core.Tracer):
+        return key
+    with jax.ensure_compile_time_eval():
+        return number(jax.random.key_data(key))
+
+
+def initial_value(spec: weights.Spec, seed: Any) -> Any:
+    """As `weights.initial_value`; for a traced key, the compiled function will ask for the numbers."""
+    if not isinstance(seed, jax.core.Tracer):
+        return weights.initial_value(spec, seed)
+    shape = jax.ShapeDtypeStruct(spec.shape, jnp.float32)
+    return jax.pure_callback(lambda words: weights.initial_value(spec, number(words)), shape, jax.random.key_data(seed))
+
+
+def number(words: Any) -> int:
+    return int.from_bytes(np.asarray(words).astype(">u4").tobytes(), "big")
+
+
+def place(weight: nnx.Param[Array]) -> str:
+    """Says where the values of a weight are."""
+    value = weight.get_value()
+    if isinstance(value, jax.ShapeDtypeStruct):
+        return "shapes only"
+    return "traced" if isinstance(value, jax.core.Tracer) else next(iter(value.devices())).platform
+
+
+def to_tensor(array: np.ndarray, dtype: np.dtype) -> Array:
+    """Copies a NumPy array, bfloat16 included."""
+    return jnp.array(array, dtype)
+
+
+def to_array(tensor: nnx.Param[Array]) -> np.ndarray:
+    """Copies a tensor to NumPy, bfloat16 included."""
+    return np.asarray(tensor.get_value())
+
+
+def register(output: type[ModelOutput]) -> None:
+    """Teaches JAX's tree functions to take an output apart, so that compiled functions can return it."""
+
+    def flatten(value: ModelOutput) -> tuple[list[tuple[Any, Any]], tuple[str, ...]]:
+        names = tuple(name for name in value.names() if name in value)
+        return [(jax.tree_util.DictKey(name), value[name]) for name in names], names
+
+    def unflatten(names: tuple[str, ...], children: Iterable[Any]) -> ModelOutput:
+        value = output()
+        dict.update(value, zip(names, children, strict=True))  # None too, which `output(...)` would leave out
+        return value
+
+    jax.tree_util.register_pytree_with_keys(output, flatten, unflatten)
+
+
+for output in OUTPUTS.values():
+    with suppress(ValueError):  # known already: Keras' twin on JAX needs the same
+        register(output)

@@ -1,0 +1,18 @@
+"""GPT and GPT-2 in Keras 3, on its TensorFlow, JAX or PyTorch backend."""
+
+from gptzoo._extras import require
+from gptzoo.errors import MissingExtraError
+
+require("keras")
+
+try:
+    import keras as _keras  # noqa: F401
+except ModuleNotFoundError as problem:  # its backend, as KERAS_BACKEND says, is not installed
+    package = "'gptzoo[keras]'" if problem.name == "tensorflow" else problem.name
+    raise MissingExtraError(f"gptzoo.keras needs {problem.name}: pip install {package}") from None
+
+from gptzoo.keras._gpt import OpenAIGPTModel  # noqa: E402
+from gptzoo.keras._gpt2 import GPT2Model  # noqa: E402
+from gptzoo.keras._heads import GPT2LMHeadModel, OpenAIGPTLMHeadModel  # noqa: E402
+
+__all__ = ["GPT2LMHeadModel", "GPT2Model", "OpenAIGPTLMHeadModel", "OpenAIGPTModel"]

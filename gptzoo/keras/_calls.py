@@ -1,0 +1,144 @@
+"""What Keras needs around a call and the other frameworks do not: packed inputs, symbolic calls, trees of outputs."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from contextvars import ContextVar
+from functools import partial
+from typing import Any, ClassVar
+
+import keras
+import numpy as np
+import optree
+from keras import ops
+
+from gptzoo.cache import normalise_past
+from gptzoo.config import GPTConfig
+from gptzoo.errors import GPTZooError, InputError
+from gptzoo.heads import HEADS
+from gptzoo.inputs import check_inputs
+from gptzoo.keras._layers import Tensor
+from gptzoo.outputs import OUTPUTS, ModelOutput
+
+# What the entries of a list are that stands in place of `input_ids`.
+LISTED = ("input_ids", "attention_mask", "token_type_ids", "position_ids")
+
+# Whether Keras is trying a call on made-up sizes, to see the shapes of its outputs.
+_trial: ContextVar[bool] = ContextVar("trial", default=False)
+
+
+class KerasModel(keras.Model):
+    """A model whose calls take packed arguments, arrays of any kind, and Keras' symbolic tensors."""
+
+    head: ClassVar[str]
+    config: GPTConfig
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Calls the model: see `call`. Arrays may be NumPy's, the backend's, or lists of integers."""
+        try:
+            return super().__call__(**self.name_inputs(args, kwargs))
+        except GPTZooError as problem:  # which Keras has wrapped in a page on the call's arguments
+            cause = problem.__context__
+            error = cause if isinstance(cause, GPTZooError) else problem
+        raise error
+
+    def stateless_call(self, trainable_variables: Any, non_trainable_variables: Any, *args: Any, **kwargs: Any) -> Any:
+        """Calls the model with other values of its variables: what Keras does in training on JAX."""
+        losses = {"return_losses": kwargs.pop("return_losses", False)}
+        inputs = self.name_inputs(args, kwargs)
+        return super().stateless_call(trainable_variables, non_trainable_variables, **losses, **inputs)
+
+    def compute_output_spec(self, *args: Any, **kwargs: Any) -> Any:
+        """Returns shapes and dtypes of the outputs of a symbolic call."""
+        inputs = self.name_inputs(args, kwargs)
+        past = normalise_past(inputs.get("past_key_values"), self.config.n_layer, lambda x: ops.swapaxes(x, 1, 2))
+        names = [name for name in HEADS["Model"].arguments if name in inputs and name != "past_key_values"]
+        check_inputs(self.config, past, **{name: inputs[name] for name in names})
+        token = _trial.set(True)
+        try:
+            return super().compute_output_spec(**inputs)
+        finally:
+            _trial.reset(token)
+
+    def check_inputs(self, past: Any, **arrays: Any) -> None:
+        """As `gptzoo.inputs.check_inputs`; a trial's sizes mean nothing."""
+        if not _trial.get():
+            check_inputs(self.config, past, **arrays)
+
+    def name_inputs(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+        """Returns a call's arguments by name, arrays as tensors.
+
+        Raises:
+            InputError: lists what is packed in place of `input_ids` and is no argument, or is given twice.
+        """
+        signature = inspect.signature(self.call)
+        given = dict(signature.bind_partial(*args, **kwargs).arguments)
+        packed = unpack(given.get("input_ids"))
+        problems = [f"{name}: no argument of this model" for name in packed if name not in signature.parameters]
+        problems += [f"{name}: given twice" for name in packed if name != "input_ids" and given.get(name) is not None]
+        if problems:
+            raise InputError.listing(f"call of {type(self).__name__}", problems)
+        given |= packed
+        for name in HEADS[self.head].arguments:
+            if name == "past_key_values":
+                given[name] = keras.tree.map_structure(to_tensor, given.get(name))
+            elif name in given:
+                given[name] = to_tensor(given[name], name)
+        return given
+
+
+def unpack(first: Any) -> dict[str, Any]:
+    """Returns the arguments by name that a dict or a list holds in place of `input_ids`; none if it is an array."""
+    if isinstance(first, Mapping):
+        return {"input_ids": None, **first}
+    # A list of lists of integers is an array; of arrays, or with None, a list of arguments.
+    if not isinstance(first, list | tuple) or not any(entry is None or hasattr(entry, "shape") for entry in first):
+        return {}
+    if len(first) > len(LISTED):
+        raise InputError(f"a list of {len(first)} arrays, expected at most {', '.join(LISTED)}; others by their names")
+    return dict(zip(LISTED, first, strict=False))
+
+
+def to_tensor(x: Any, name: str = "") -> Tensor:
+    """Brings an array, a number or nested lists of numbers to the backend, as they are; other things pass."""
+    if isinstance(x, int | list | tuple):
+        try:
+            x = np.asarray(x)
+        except ValueError:
+            raise InputError(f"{name}: rows of different lengths; pad them, and mask the padding") from None
+    return ops.convert_to_tensor(x) if hasattr(x, "shape") and not isinstance(x, keras.KerasTensor) else x
+
+
+def register_outputs() -> None:
+    """Teaches trees to take outputs apart: Keras' own trees, and those of JAX or PyTorch below it.
+
+    Keras has no public function for it, so its parts are told; they are there, as Keras has imported its backend.
+    """
+    backend = keras.backend.backend()
+    for output in OUTPUTS.values():
+        unflatten = partial(_unflatten, output)
+        with suppress(ValueError):  # known already: Flax' twin needs JAX' trees too
+            optree.register_pytree_node(output, _flatten, unflatten, namespace="keras")
+        with suppress(ValueError):
+            if backend == "jax":
+                sys.modules["jax"].tree_util.register_pytree_node(output, _flatten, unflatten)
+            if backend == "torch":
+                trees = sys.modules["torch.utils._pytree"]
+                trees.register_pytree_node(output, _flatten, lambda leaves, names, f=unflatten: f(names, leaves))
+
+
+def _flatten(output: ModelOutput) -> tuple[list[Any], tuple[str, ...]]:
+    names = tuple(name for name in output.names() if name in output)
+    return [output[name] for name in names], names
+
+
+def _unflatten(cls: type[ModelOutput], names: tuple[str, ...], leaves: Any) -> ModelOutput:
+    output = cls()
+    dict.update(output, zip(names, leaves, strict=True))  # as they come, None too
+    return output
+
+
+register_outputs()

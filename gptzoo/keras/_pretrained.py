@@ -1,0 +1,186 @@
+"""What every model in Keras can do: be made from a config or a checkpoint, be saved, make a cache."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import keras
+import numpy as np
+from keras import ops
+
+from gptzoo import weights
+from gptzoo.cache import StaticCache
+from gptzoo.checkpoint import LoadReport, open_checkpoint, plan_load, save_checkpoint
+from gptzoo.config import DTYPES, GPTConfig, dtype_name
+from gptzoo.errors import ConfigError, InputError
+from gptzoo.heads import class_name
+from gptzoo.keras._attention import require_flash
+from gptzoo.keras._calls import KerasModel
+from gptzoo.keras._generation import GenerationMixin
+from gptzoo.keras._layers import Tensor
+
+
+class PreTrainedModel(KerasModel, GenerationMixin):
+    """Base of all models.
+
+    Args:
+        config: of the model's family.
+        seed: of the initial values, which are the same numbers in every framework; None leaves the weights zero.
+        dtype: of the weights and the computation, or a Keras policy such as "mixed_float16"; None: Keras' own.
+        kwargs: `name` and `trainable`, as of every Keras layer.
+
+    Attributes:
+        config: the config that the model was made from; not changed by the model.
+        load_report: what `from_pretrained` found in the checkpoint.
+    """
+
+    config_class: ClassVar[type[GPTConfig]]
+    head: ClassVar[str]
+    config: GPTConfig
+    load_report: LoadReport | None = None
+
+    def __init__(self, config: GPTConfig, seed: int | None = 0, dtype: Any = None, **kwargs: Any):
+        policy = to_policy(keras.config.dtype_policy() if dtype is None else dtype)
+        super().__init__(dtype=policy, autocast=False, **kwargs)  # labels and masks come as they are; see `cast`
+        if not isinstance(config, self.config_class):
+            raise ConfigError(f"{type(self).__name__} needs a {self.config_class.__name__}, got {config!r:.80}")
+        config.validate()
+        if config.attn_implementation == "flash_attention_2":
+            require_flash(config, self.compute_dtype)
+        self.config = config
+        self.seed = seed
+
+    def init_weights(self, seed: int | None = 0) -> None:
+        """Fills every weight with its initial value from the weight table; None leaves the weights as they are."""
+        if seed is None:
+            return
+        for name, spec in weights.specs(self.config, self.head).items():
+            if not spec.tied:
+                self.set_weight(name, weights.initial_value(spec, seed))
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        path: str | Path,
+        *,
+        config: GPTConfig | None = None,
+        dtype: Any = None,
+        device: Any = None,
+        seed: int = 0,
+        **overrides: Any,
+    ) -> Self:
+        """Loads a checkpoint.
+
+        Args:
+            path: a checkpoint directory, or the name of a bundled model.
+            config: to be used in place of the checkpoint's own.
+            dtype: of the weights and the computation, or a Keras policy such as "mixed_float16"; None or "auto": as
+                stored.
+            device: where the weights go, as `keras.device` names it.
+            seed: for a head that the checkpoint does not have.
+            overrides: config fields that win over the checkpoint's, such as `attn_implementation="eager"`.
+
+        Raises:
+            CheckpointError: lists everything in the checkpoint that does not fit.
+        """
+        checkpoint = open_checkpoint(path)
+        config = cls.config_class.derive(config or checkpoint.config, **overrides)
+        plan = plan_load(checkpoint, config, cls.head)
+        policy = to_policy(plan.dtype if dtype is None or dtype == "auto" else dtype)
+        config.dtype = policy.variable_dtype
+        with keras.device(device) if device else nullcontext():
+            model = cls(config, seed=None, dtype=policy)  # zeros: Keras has no weights without values
+            for name, array in plan.values(seed):
+                model.set_weight(name, array)
+        model.seed = seed
+        model.load_report = plan.report
+        return model
+
+    def save_pretrained(self, directory: str | Path, max_shard_size: int | str = "5GB") -> None:
+        """Writes config.json and safetensors, which Transformers and the other frameworks here load as they are."""
+        specs = weights.specs(self.config, self.head)
+        tensors = {name: lambda name=name: to_array(self.get_weight(name)) for name in specs}
+        save_checkpoint(directory, self.config, self.head, tensors, max_shard_size=max_shard_size)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns what `from_config` takes, for Keras' own files."""
+        return {**super().get_config(), "config": self.config.to_dict(), "seed": self.seed}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Self:
+        """Makes a model from its `get_config`."""
+        return cls(**{**config, "config": cls.config_class.from_dict(config["config"])})
+
+    def get_weight(self, name: str) -> keras.Variable:
+        """Returns a weight by its canonical name."""
+        layer, leaf = weights.follow(self, name)
+        return getattr(layer, leaf)
+
+    def set_weight(self, name: str, value: np.ndarray) -> None:
+        """Changes the value of a weight, named canonically, in place."""
+        self.get_weight(name).assign(value)
+
+    def tie_weights(self) -> None:
+        """Makes each tied weight the same object as the one it is tied to."""
+        for name, spec in weights.specs(self.config, self.head).items():
+            if spec.tied:
+                layer, leaf = weights.follow(self, name)
+                delattr(layer, leaf)
+                vars(layer)[leaf] = self.get_weight(spec.tied)  # unseen by Keras, whose files would hold it twice
+
+    def init_cache(self, batch_size: int, max_length: int) -> StaticCache:
+        """Returns an empty cache of fixed capacity, for `past_key_values`.
+
+        Raises:
+            InputError: the config has fewer positions.
+        """
+        config = self.config
+        if not 1 <= max_length <= config.n_positions:
+            raise InputError(f"max_length: {max_length}, expected 1 to {config.n_positions} (n_positions)")
+        shape = (batch_size, config.n_head, max_length, config.head_dim)
+        layers = tuple((self.zeros(shape), self.zeros(shape)) for _ in range(config.n_layer))
+        return StaticCache(layers, ops.zeros((), dtype="int32"))
+
+    def zeros(self, shape: tuple[int, ...]) -> Tensor:
+        return ops.zeros(shape, dtype=self.compute_dtype)
+
+    def cast(self, x: Tensor) -> Tensor:
+        """Brings a floating input to the dtype of the computation."""
+        return ops.cast(x, self.compute_dtype)
+
+    def num_parameters(self) -> int:
+        """Returns the number of trainable numbers; a tied weight counts once."""
+        return sum(math.prod(variable.shape) for variable in self.weights)
+
+    def __repr__(self) -> str:
+        name = class_name(self.config, self.head)
+        return f"{name}({self.num_parameters():,} parameters, {self.dtype_policy.name})"
+
+
+def to_policy(dtype: Any) -> keras.DTypePolicy:
+    """Returns the Keras policy of a name, or of a dtype of NumPy or any framework.
+
+    Raises:
+        ConfigError: there is none, or the backend does not have the dtype switched on.
+    """
+    try:
+        known = isinstance(dtype, str | dict | keras.DTypePolicy)
+        policy = keras.dtype_policies.get(dtype if known else dtype_name(dtype))
+    except ValueError:
+        raise ConfigError(f"dtype: {dtype!r}, expected one of {', '.join(DTYPES)}, or a Keras policy") from None
+    with warnings.catch_warnings(action="ignore"):
+        found = keras.backend.standardize_dtype(ops.zeros((), policy.variable_dtype).dtype)
+    if found != policy.variable_dtype:  # JAX would go on in float32
+        raise ConfigError(f"dtype: {dtype}, which JAX has only after jax.config.update('jax_enable_x64', True)")
+    return policy
+
+
+def to_array(variable: keras.Variable) -> np.ndarray:
+    """Copies a variable to NumPy, bfloat16 included."""
+    with warnings.catch_warnings(action="ignore", category=DeprecationWarning):  # of how Keras calls NumPy
+        array: np.ndarray = ops.convert_to_numpy(variable)
+    return array

@@ -1,0 +1,134 @@
+"""A parity run: reference and frameworks over the cases."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gptzoo._extras import FRAMEWORKS, missing
+from gptzoo.checkpoint import open_checkpoint, plan_load
+from gptzoo.config import GPTConfig
+from gptzoo.errors import GPTZooError, MissingExtraError
+from gptzoo.heads import class_name, parse_class_name
+from gptzoo.parity._cases import Case, cases
+from gptzoo.parity._compare import Comparison, compare, default_tolerance
+from gptzoo.parity._report import Report
+from gptzoo.parity._runners import Runner, load_runner
+
+HEADS_HERE = ("Model", "LMHeadModel")  # heads that the twins have
+
+
+def check(
+    path: str | Path,
+    frameworks: Iterable[str] | None = None,
+    *,
+    dtype: str = "float32",
+    tolerance: float | None = None,
+    seed: int = 0,
+    progress: Callable[[str], None] = lambda line: None,
+) -> Report:
+    """Compares a checkpoint's model in each framework with the float64 reference, output by output.
+
+    Args:
+        path: a checkpoint directory, or the name of a bundled model.
+        frameworks: names of frameworks; None: all that are installed.
+        dtype: of the weights and the computation in the frameworks.
+        tolerance: largest max |error| / max |reference|; None: that of the dtype and the model's width.
+        seed: of the inputs.
+        progress: is told what is being done.
+
+    Raises:
+        MissingExtraError: none of the frameworks is installed.
+        CheckpointError: the checkpoint cannot be loaded.
+    """
+    wanted = _known(frameworks)
+    checkpoint = open_checkpoint(path)
+    tolerance = default_tolerance(dtype, checkpoint.config) if tolerance is None else tolerance
+    config, head = checkpoint.config, choose_head(checkpoint.config, checkpoint.tensors)
+    skipped = {name: f"{' and '.join(missing(name))} not installed" for name in wanted if missing(name)}
+    if len(skipped) == len(wanted):
+        needed = ", ".join(f"pip install 'gptzoo[{name}]'" for name in wanted)
+        raise MissingExtraError(f"no framework to compare is installed: {needed}")
+    progress("reference (NumPy, float64)")
+    weights = dict(plan_load(checkpoint, config, head).values(seed))
+    inputs = cases(config, head, seed)
+    expected = {case.name: _outputs(reference_runner(config, head, weights), case, lambda x: x) for case in inputs}
+    report = Report(str(path), class_name(config, head), dtype, tolerance, seed, skipped)
+    for framework in wanted:
+        if framework in skipped:
+            continue
+        progress(framework)
+        try:
+            runner = load_runner(framework, path, config, head, dtype)
+        except MissingExtraError as problem:
+            report.skipped[framework] = str(problem)
+            continue
+        report.precision[framework] = runner.precision
+        report.comparisons += _compare_all(runner, inputs, expected, tolerance)
+    if not report.comparisons:
+        raise MissingExtraError("; ".join(report.skipped.values()))
+    return report
+
+
+def choose_head(config: GPTConfig, tensors: Iterable[str]) -> str:
+    """Returns the head that a checkpoint was saved from, as far as the twins have it; its backbone otherwise."""
+    for name in config.architectures or ():
+        try:
+            _, head = parse_class_name(name)
+        except KeyError:
+            continue
+        return head if head in HEADS_HERE else "Model"
+    own_head = any(name == "lm_head.weight" for name in tensors)
+    return "LMHeadModel" if own_head or config.tie_word_embeddings else "Model"
+
+
+def reference_runner(config: GPTConfig, head: str, weights: dict[str, np.ndarray]) -> Callable[..., dict[str, Any]]:
+    from gptzoo import reference
+
+    return lambda **inputs: reference.forward(head, config, weights, **inputs)
+
+
+def _known(frameworks: Iterable[str] | None) -> list[str]:
+    names = list(FRAMEWORKS) if frameworks is None else list(frameworks)
+    if unknown := [name for name in names if name not in FRAMEWORKS]:
+        raise GPTZooError(f"framework {', '.join(unknown)!r}: expected {', '.join(FRAMEWORKS)}")
+    return names
+
+
+def _outputs(call: Callable[..., dict[str, Any]], case: Case, to_numpy: Callable[[Any], Any]) -> dict[str, list[Any]]:
+    """Calls a model as a case says; every output becomes a list of arrays."""
+    past = {} if case.before is None else {"past_key_values": call(**case.before, use_cache=True)["past_key_values"]}
+    output = call(**case.inputs, **past, use_cache=True)
+    return {name: list(_leaves(to_numpy(value))) for name, value in output.items()}
+
+
+def _leaves(value: Any) -> Iterator[np.ndarray]:
+    if isinstance(value, tuple):
+        for item in value:
+            yield from _leaves(item)
+    else:
+        yield value
+
+
+def _compare_all(
+    runner: Runner, inputs: list[Case], expected: dict[str, dict[str, list[Any]]], tolerance: float
+) -> Iterator[Comparison]:
+    for case in inputs:
+        found, wanted = _outputs(runner, case, runner.numpy), expected[case.name]
+        for output in dict.fromkeys([*wanted, *found]):
+            yield from _compare_output(runner.framework, case.name, output, found, wanted, tolerance)
+
+
+def _compare_output(
+    framework: str, case: str, output: str, found: dict[str, list[Any]], wanted: dict[str, list[Any]], tolerance: float
+) -> Iterator[Comparison]:
+    ours, theirs = found.get(output, []), wanted.get(output, [])
+    if len(ours) != len(theirs):
+        problem = f"{len(ours)} arrays, expected {len(theirs)}"
+        yield Comparison(framework, case, output, tolerance, problem=problem)
+        return
+    for a, b in zip(ours, theirs, strict=True):
+        yield compare(framework, case, output, a, b, tolerance)

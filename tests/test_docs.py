@@ -1,0 +1,57 @@
+"""What the documentation shows is run, and what it claims of the folders is there."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.matrix import TESTED
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_readme_examples_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if not {"torch", "flax"} <= set(TESTED):
+        pytest.skip("the README shows torch and flax")
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+    assert len(blocks) == 3
+    monkeypatch.chdir(tmp_path)
+    exec("\n".join(blocks), {"__name__": "readme"})
+    printed = capsys.readouterr().out
+    difference = float(re.search(r"largest difference: (\S+)", printed)[1])  # type: ignore[index]
+    assert difference < 1e-4
+
+
+def test_architecture_names_every_module() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    for path in (ROOT / "gptzoo").glob("*.py"):
+        assert path.name in text, f"docs/architecture.md does not mention {path.name}"
+    for path in (ROOT / "gptzoo" / "torch").glob("*.py"):
+        assert path.name in text, f"docs/architecture.md does not mention torch/{path.name}"
+
+
+def test_links_lead_somewhere() -> None:
+    for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
+        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_twins_have_the_same_files_and_classes() -> None:
+    """The three texts stand side by side; a name in one only needs a reason that is written here."""
+    reasons = {
+        "Dropout": "NNX has one of its own that keeps random state, which here a call brings",
+        "Static": "NNX hashes what a module holds beside arrays; a config cannot be hashed",
+        "Tied": "a shared Param is two weights to JAX, tree functions and gradients",
+        "KerasModel": "Keras alone has packed inputs, symbolic calls and trees of its own",
+    }
+    seen: dict[str, set[str]] = {}
+    for framework in ("torch", "keras", "flax"):
+        for path in (ROOT / "gptzoo" / framework).glob("*.py"):
+            for name in re.findall(r"^class (\w+)", path.read_text(), flags=re.MULTILINE):
+                seen.setdefault(f"{path.name}: {name}", set()).add(framework)
+    alone = {name: where for name, where in seen.items() if len(where) < 3 and name.split(": ")[1] not in reasons}
+    assert not alone

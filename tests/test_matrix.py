@@ -1,0 +1,217 @@
+"""Class x framework x case against the float64 reference, and proof that the tolerance bites."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gptzoo import reference, weights
+from gptzoo.config import CONFIGS, GPTConfig
+from gptzoo.heads import HEADS, class_name
+from gptzoo.outputs import OUTPUTS
+from tests import matrix
+from tests.matrix import ATTENTIONS, CASES, CLASS_IDS, CLASSES, TESTED
+
+frameworks = pytest.mark.parametrize("framework", TESTED)
+classes = pytest.mark.parametrize(("family", "head"), CLASSES, ids=CLASS_IDS)
+
+
+def _calls(call: Any, case: matrix.Case, config: GPTConfig) -> dict[str, Any]:
+    rng = np.random.default_rng(2)
+    past = {}
+    if case.before:
+        past = {"past_key_values": call(**case.before(config, rng), use_cache=True)["past_key_values"]}
+    return dict(call(**case.make(config, rng), **past))
+
+
+_expected: dict[Any, tuple[GPTConfig, dict[str, np.ndarray], dict[str, Any]]] = {}
+
+
+def _reference(family: str, head: str, name: str) -> tuple[GPTConfig, dict[str, np.ndarray], dict[str, Any]]:
+    """Config, weights and the reference's outputs of a case, computed once for all frameworks."""
+    if (family, head, name) not in _expected:
+        config = matrix.tiny(family, **CASES[name].config)
+        values = matrix.random_weights(config, head)
+        outputs = _calls(lambda **inputs: reference.forward(head, config, values, **inputs), CASES[name], config)
+        _expected[family, head, name] = config, values, outputs
+    return _expected[family, head, name]
+
+
+MATRIX = [
+    pytest.param(family, head, name, id=f"{class_name(CONFIGS[family], head)}-{name}")
+    for family, head in CLASSES
+    for name, case in CASES.items()
+    if family in case.families and head in case.heads
+]
+
+
+@pytest.mark.parametrize("attention", ATTENTIONS)
+@frameworks
+@pytest.mark.parametrize(("family", "head", "name"), MATRIX)
+def test_outputs_match_reference(family: str, head: str, name: str, framework: str, attention: str) -> None:
+    config, values, wanted = _reference(family, head, name)
+    config = type(config).derive(config, attn_implementation=attention)
+    runner = matrix.build(framework, config, head, values)
+    outputs = _calls(runner, CASES[name], config)
+    assert list(outputs) == list(wanted)
+    for output, value in outputs.items():
+        found, expected = matrix.leaves(runner.numpy(value)), matrix.leaves(wanted[output])
+        assert len(found) == len(expected), output
+        for i, (a, b) in enumerate(zip(found, expected, strict=True)):
+            assert matrix.error(a, b) <= matrix.tolerance(name), f"{output}[{i}]: {matrix.error(a, b):.1e}"
+
+
+def _exact_gelu(config: GPTConfig, values: dict[str, np.ndarray]) -> dict[str, Any]:
+    return {"activation_function" if config.model_type == "gpt2" else "afn": "gelu_python"}
+
+
+def _wrong_epsilon(config: GPTConfig, values: dict[str, np.ndarray]) -> dict[str, Any]:
+    return {"layer_norm_epsilon": 1e-6}
+
+
+def _scale_missing(config: GPTConfig, values: dict[str, np.ndarray]) -> dict[str, Any]:
+    for name in values:
+        if "attn.c_attn" in name:  # the missing factor, put on the queries
+            values[name][..., : config.n_embd] *= config.head_dim**0.5
+    return {}
+
+
+def _swapped_qk(config: GPTConfig, values: dict[str, np.ndarray]) -> dict[str, Any]:
+    for name, value in values.items():
+        if "attn.c_attn" in name:
+            q, k, v = np.split(value, 3, axis=-1)
+            values[name] = np.concatenate((k, q, v), axis=-1)
+    return {}
+
+
+def _transposed_c_proj(config: GPTConfig, values: dict[str, np.ndarray]) -> dict[str, Any]:
+    for name, value in values.items():
+        if name.endswith("attn.c_proj.weight"):
+            values[name] = np.ascontiguousarray(value.T)
+    return {}
+
+
+def _swapped_norms(config: GPTConfig, values: dict[str, np.ndarray]) -> dict[str, Any]:
+    for name in [name for name in values if ".ln_1." in name]:
+        other = name.replace("ln_1", "ln_2")
+        values[name], values[other] = values[other], values[name]
+    return {}
+
+
+MUTATIONS = {
+    mutate.__name__.strip("_"): mutate
+    for mutate in (_wrong_epsilon, _exact_gelu, _swapped_qk, _transposed_c_proj, _swapped_norms, _scale_missing)
+}
+
+
+@pytest.mark.parametrize("mutation", [*MUTATIONS, "mask_shifted_by_one"])
+@frameworks
+@classes
+def test_tolerance_catches(family: str, head: str, framework: str, mutation: str) -> None:
+    """The right model is within the tolerance, and each wrong one is beyond it."""
+    config, values, _ = _reference(family, head, "left_padding")
+    wanted = reference.forward(head, config, values, **_padded(config))[_main(head)]
+    wrong_values, wrong_inputs, overrides = {k: v.copy() for k, v in values.items()}, _padded(config), {}
+    if mutation in MUTATIONS:
+        overrides = MUTATIONS[mutation](config, wrong_values)
+    else:
+        wrong_inputs["attention_mask"] = np.roll(wrong_inputs["attention_mask"], 1, axis=1)
+    right = matrix.build(framework, config, head, values)
+    wrong = matrix.build(framework, type(config).derive(config, **overrides), head, wrong_values)
+    assert matrix.error(right.numpy(right(**_padded(config))[_main(head)]), wanted) <= matrix.TOLERANCE
+    assert matrix.error(wrong.numpy(wrong(**wrong_inputs)[_main(head)]), wanted) > 10 * matrix.TOLERANCE
+
+
+def _padded(config: GPTConfig) -> dict[str, Any]:
+    ids = matrix.ids(config, np.random.default_rng(0))
+    positions = np.tile(np.arange(matrix.TOKENS), (matrix.BATCH, 1))  # given, so that only visibility is at stake
+    return {"input_ids": ids, "attention_mask": matrix.mask("left"), "position_ids": positions}
+
+
+def _main(head: str) -> str:
+    return "logits" if head == "LMHeadModel" else "last_hidden_state"
+
+
+@frameworks
+@classes
+def test_parameters_are_those_of_the_table(family: str, head: str, framework: str) -> None:
+    config = matrix.tiny(family, **({"add_cross_attention": True} if family == "gpt2" else {}))
+    model = matrix.build(framework, config, head).model
+    specs = weights.specs(config, head)
+    shapes = {name: tuple(model.get_weight(name).shape) for name in specs}
+    assert shapes == {name: spec.shape for name, spec in specs.items()}
+    held = {id(model.get_weight(name)) for name, spec in specs.items() if not spec.tied}
+    assert held == {id(parameter) for parameter in _trainable(framework, model)}
+    assert model.num_parameters() == weights.parameter_count(config, head)
+
+
+def _trainable(framework: str, model: Any) -> list[Any]:
+    if framework == "torch":
+        return list(model.parameters())
+    if framework == "keras":
+        return list(model.trainable_variables)
+    from flax import nnx
+
+    return [node for _, node in nnx.iter_graph(model) if isinstance(node, nnx.Param)]
+
+
+@frameworks
+@classes
+def test_initial_values_are_those_of_the_table(family: str, head: str, framework: str) -> None:
+    config = matrix.tiny(family, tie_word_embeddings=False)
+    for seed in (0, 7):
+        runner = matrix.build(framework, config, head, seed=seed)
+        for name, spec in weights.specs(config, head).items():
+            assert np.array_equal(matrix.stored(runner, name), weights.initial_value(spec, seed)), name
+
+
+@frameworks
+@classes
+def test_outputs_are_those_of_the_head_table(family: str, head: str, framework: str) -> None:
+    """Names, order, counts and shapes; attribute, key, index and slice access; tuples; the config's own defaults."""
+    config = matrix.tiny(family, **({"add_cross_attention": True} if family == "gpt2" else {}))
+    runner = matrix.build(framework, config, head)
+    inputs = CASES["everything"].make(config, np.random.default_rng(0))
+    if family == "gpt2":
+        inputs["encoder_hidden_states"] = np.zeros((matrix.BATCH, 4, config.n_embd), np.float32)
+    if head == "LMHeadModel":
+        inputs["labels"] = inputs["input_ids"]
+    native = {k: runner.to_native(v) if isinstance(v, np.ndarray) else v for k, v in inputs.items()}
+    with runner.scope():
+        output = runner.model(**native)
+        as_tuple = runner.model(**native, return_dict=False)
+    assert type(output) is OUTPUTS[head]
+    expected = [one for one in HEADS[head].outputs if one.name != "cross_attentions" or family == "gpt2"]
+    assert list(output) == [one.name for one in expected]
+    sizes = {"B": matrix.BATCH, "T": matrix.TOKENS, "S": matrix.TOKENS, "X": 4}
+    for i, one in enumerate(expected):
+        assert output[i] is output[one.name] is getattr(output, one.name)
+        arrays = matrix.leaves(output[one.name])
+        count = eval((one.count or "1").replace(" x ", "*"), {"n_layer": config.n_layer})
+        assert len(arrays) == count, one.name
+        shape = tuple(sizes.get(dim) or getattr(config, dim) for dim in one.shape.split())
+        assert all(tuple(array.shape) == shape for array in arrays), one.name
+    assert isinstance(as_tuple, tuple)
+    assert len(as_tuple) == len(expected)
+    assert output[:2] == output.to_tuple()[:2]
+    assert [a is b for a, b in zip(output[:2], output.to_tuple()[:2], strict=True)] == [True, True]
+
+
+@frameworks
+@classes
+def test_config_sets_the_defaults_of_a_call(family: str, head: str, framework: str) -> None:
+    config = matrix.tiny(family, use_cache=False, output_hidden_states=True, output_attentions=True, return_dict=False)
+    runner = matrix.build(framework, config, head)
+    ids = runner.to_native(matrix.ids(config, np.random.default_rng(0)))
+    with runner.scope():
+        output = runner.model(ids)
+        assert isinstance(output, tuple)
+        assert [len(item) if isinstance(item, tuple) else 0 for item in output] == [
+            0,
+            config.n_layer + 1,
+            config.n_layer,
+        ]
+        named = runner.model(ids, use_cache=True, output_hidden_states=False, output_attentions=False, return_dict=True)
+    assert list(named) == [_main(head), "past_key_values"]
