@@ -28,7 +28,7 @@ demo: $(FRAMEWORKS)  ## compare the three frameworks on a small model
 	$(BIN)/gptzoo demo
 
 test: lint  ## lint, then run the tests; PYTEST_ARGS="-k keras" is passed on
-	$(BIN)/python -m pytest tests $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n auto tests $(PYTEST_ARGS)
 
 lint: $(FRAMEWORKS) $(STAMP)dev  ## ruff and mypy
 	$(BIN)/ruff check .

@@ -108,7 +108,7 @@ def test_caches_of_older_libraries_are_taken(family: str, framework: str) -> Non
     ids = matrix.ids(config, np.random.default_rng(0))
     first = runner(input_ids=ids[:, :HALF])["past_key_values"]
     wanted = runner.numpy(runner(input_ids=ids[:, HALF:], past_key_values=first)["logits"])
-    pairs = [[runner.numpy(x) for x in pair] for pair in first]
+    pairs = [[runner.numpy(x).astype(np.float32) for x in pair] for pair in first]
     stacked = tuple(runner.to_native(np.stack(pair)) for pair in pairs)
     blocks = {}
     for i, pair in enumerate(pairs):

@@ -186,7 +186,7 @@ def test_foreign_field_does_not_hide_our_own_names(name: str) -> None:
 
 @pytest.mark.parametrize("family", CONFIGS)
 def test_field_of_another_library_is_refused_by_name(family: str) -> None:
-    names = {wrong: right for wrong, right in CONFIGS[family].misnamed.items()}
+    names = CONFIGS[family].misnamed
     for wrong, right in names.items():
         with pytest.raises(ConfigError, match=f"{wrong}: .*called {right}"):
             CONFIGS[family](**{wrong: 1})

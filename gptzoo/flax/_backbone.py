@@ -13,7 +13,8 @@ from jax import Array
 
 from gptzoo.cache import Layers, StaticCache, normalise_past, past_length
 from gptzoo.flax._attention import Context
-from gptzoo.flax._layers import Dropout, functional
+from gptzoo.flax._layers import Dropout
+from gptzoo.flax._nnx import functional
 from gptzoo.flax._pretrained import PreTrainedModel
 from gptzoo.inputs import check_inputs
 from gptzoo.outputs import BaseModelOutput

@@ -11,7 +11,7 @@ from flax import nnx
 from jax import Array
 
 from gptzoo.cache import StaticCache
-from gptzoo.flax._layers import Static, functional
+from gptzoo.flax._nnx import Static, functional
 from gptzoo.generation import stop_ids
 
 

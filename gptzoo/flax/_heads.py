@@ -16,8 +16,9 @@ from gptzoo.config import GPT2Config, GPTConfig, OpenAIGPTConfig
 from gptzoo.flax._backbone import Backbone
 from gptzoo.flax._gpt import OpenAIGPTModel
 from gptzoo.flax._gpt2 import GPT2Model
-from gptzoo.flax._layers import Linear, at_least_float32, functional
-from gptzoo.flax._pretrained import PreTrainedModel, Tied
+from gptzoo.flax._layers import Linear, at_least_float32
+from gptzoo.flax._nnx import Tied, functional
+from gptzoo.flax._pretrained import PreTrainedModel
 from gptzoo.inputs import check_labels
 from gptzoo.outputs import CausalLMOutput
 

@@ -6,8 +6,7 @@ Shapes: B batch, T tokens, E n_embd.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial, wraps
-from typing import Any
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -118,34 +117,6 @@ def at_least_float32(x: Array) -> Array:
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
-def functional(call: Callable[..., Any]) -> Callable[..., Any]:
-    """Serves the argument `params` of a model's method: weights in place of the model's own, which stay as they are."""
-
-    @wraps(call)
-    def wrapped(self: Any, *args: Any, params: Any = None, **kwargs: Any) -> Any:
-        return call(self.with_params(params), *args, **kwargs)
-
-    return wrapped
-
-
 def empty(*shape: int) -> jax.ShapeDtypeStruct:
     """A weight's shape only; JAX cannot leave memory unfilled."""
     return jax.ShapeDtypeStruct(shape, jnp.float32)
-
-
-class Static:
-    """Holds an object that cannot be hashed where NNX needs one that can; equal if it is the same object, unchanged.
-
-    Equal contents would not do: NNX hands the attributes of the model that a function was compiled for to the next
-    model that the function serves, and two models would share one config.
-    """
-
-    def __init__(self, value: Any):
-        self.value = value
-        self.contents = repr(getattr(value, "__dict__", None))
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Static) and self.value is other.value and self.contents == other.contents
-
-    def __hash__(self) -> int:
-        return hash(self.contents)

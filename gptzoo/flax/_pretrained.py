@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -17,13 +15,12 @@ from jax import Array
 from gptzoo import weights
 from gptzoo.cache import StaticCache
 from gptzoo.checkpoint import LoadReport, open_checkpoint, plan_load, save_checkpoint
-from gptzoo.config import DTYPES, GPTConfig, dtype_name
+from gptzoo.config import GPTConfig, dtype_name
 from gptzoo.errors import ConfigError, InputError
 from gptzoo.flax._attention import require_flash
 from gptzoo.flax._generation import GenerationMixin
-from gptzoo.flax._layers import Linear, Static
+from gptzoo.flax._nnx import Static, initial_value, place, seed_of, to_dtype
 from gptzoo.heads import class_name
-from gptzoo.outputs import OUTPUTS, ModelOutput
 
 
 class PreTrainedModel(nnx.Module, GenerationMixin):
@@ -240,68 +237,6 @@ class PreTrainedModel(nnx.Module, GenerationMixin):
     __str__ = __repr__  # NNX has one of its own, which lists every array
 
 
-class Tied:
-    """A head whose weight is the token embedding's, looked up there at each use.
-
-    An attribute would be a second place of the same weight, which JAX's tree functions take for a second weight with
-    a gradient of its own. An untied model's attribute, a Linear like this one, hides the class's.
-    """
-
-    def __init__(self, name: str):
-        self.name = name
-
-    def __get__(self, model: Any, owner: Any = None) -> Any:
-        if model is None:
-            return self
-        row = next(row for row in weights.rows(model.config, model.head) if row.name == self.name)
-        n_out, n_in = (getattr(model.config, dim) for dim in row.shape.split())
-        linear = Linear(n_in, n_out, bias=False)
-        linear.weight = model.get_weight(f"{weights.PREFIX}{row.tied}")
-        return linear
-
-
-def to_dtype(dtype: Any) -> np.dtype:
-    """Returns the NumPy dtype of a name, of a dtype, or of another framework's dtype.
-
-    Raises:
-        ConfigError: it is not one of `gptzoo.config.DTYPES`, or JAX does not have it switched on.
-    """
-    name = dtype_name(dtype)
-    if name not in DTYPES:
-        raise ConfigError(f"dtype: {name}, expected one of {', '.join(DTYPES)}")
-    if jax.dtypes.canonicalize_dtype(name) != name:  # JAX would go on in float32
-        raise ConfigError(f"dtype: {name}, which JAX has only after jax.config.update('jax_enable_x64', True)")
-    return jnp.dtype(name)
-
-
-def seed_of(key: Array) -> Any:
-    """Returns the number that a key was made from, 7 for jax.random.key(7); the key itself where it is traced."""
-    if isinstance(key, jax.core.Tracer):
-        return key
-    with jax.ensure_compile_time_eval():
-        return number(jax.random.key_data(key))
-
-
-def initial_value(spec: weights.Spec, seed: Any) -> Any:
-    """As `weights.initial_value`; for a traced key, the compiled function will ask for the numbers."""
-    if not isinstance(seed, jax.core.Tracer):
-        return weights.initial_value(spec, seed)
-    shape = jax.ShapeDtypeStruct(spec.shape, jnp.float32)
-    return jax.pure_callback(lambda words: weights.initial_value(spec, number(words)), shape, jax.random.key_data(seed))
-
-
-def number(words: Any) -> int:
-    return int.from_bytes(np.asarray(words).astype(">u4").tobytes(), "big")
-
-
-def place(weight: nnx.Param[Array]) -> str:
-    """Says where the values of a weight are."""
-    value = weight.get_value()
-    if isinstance(value, jax.ShapeDtypeStruct):
-        return "shapes only"
-    return "traced" if isinstance(value, jax.core.Tracer) else next(iter(value.devices())).platform
-
-
 def to_tensor(array: np.ndarray, dtype: np.dtype) -> Array:
     """Copies a NumPy array, bfloat16 included."""
     return jnp.array(array, dtype)
@@ -310,23 +245,3 @@ def to_tensor(array: np.ndarray, dtype: np.dtype) -> Array:
 def to_array(tensor: nnx.Param[Array]) -> np.ndarray:
     """Copies a tensor to NumPy, bfloat16 included."""
     return np.asarray(tensor.get_value())
-
-
-def register(output: type[ModelOutput]) -> None:
-    """Teaches JAX's tree functions to take an output apart, so that compiled functions can return it."""
-
-    def flatten(value: ModelOutput) -> tuple[list[tuple[Any, Any]], tuple[str, ...]]:
-        names = tuple(name for name in value.names() if name in value)
-        return [(jax.tree_util.DictKey(name), value[name]) for name in names], names
-
-    def unflatten(names: tuple[str, ...], children: Iterable[Any]) -> ModelOutput:
-        value = output()
-        dict.update(value, zip(names, children, strict=True))  # None too, which `output(...)` would leave out
-        return value
-
-    jax.tree_util.register_pytree_with_keys(output, flatten, unflatten)
-
-
-for output in OUTPUTS.values():
-    with suppress(ValueError):  # known already: Keras' twin on JAX needs the same
-        register(output)

@@ -130,7 +130,7 @@ def register_outputs() -> None:
                 trees.register_pytree_node(output, _flatten, lambda leaves, names, f=unflatten: f(names, leaves))
 
 
-def _flatten(output: ModelOutput) -> tuple[list[Any], tuple[str, ...]]:
+def _flatten(output: Any) -> tuple[list[Any], tuple[str, ...]]:
     names = tuple(name for name in output.names() if name in output)
     return [output[name] for name in names], names
 
