@@ -30,7 +30,9 @@ TOLERANCE = 1e-6  # max |error| / max |reference|, float32
 
 # Cases whose float32 rounding alone is above the tolerance: (part of the test's case name) -> (tolerance, reason).
 # Each number is twice the largest error seen over the three frameworks.
-ROUNDING: dict[str, tuple[float, str]] = {}
+ROUNDING: dict[str, tuple[float, str]] = {
+    "all_scale_flags": (2.3e-6, "scores that nothing scales down make the softmax steep: it multiplies their rounding"),
+}
 
 
 def tolerance(case: str) -> float:
@@ -224,11 +226,7 @@ def build(
 def stored(runner: Runner, name: str) -> np.ndarray:
     """The value of a weight."""
     weight = runner.model.get_weight(name)
-    if runner.framework == "flax":
-        weight = weight.get_value()
-    elif runner.framework == "keras":
-        weight = weight.value
-    return runner.numpy(weight)
+    return runner.numpy(weight.get_value() if runner.framework == "flax" else weight)
 
 
 def error(found: Any, wanted: Any) -> float:

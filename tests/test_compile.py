@@ -47,6 +47,7 @@ def _check(runner: Any, call: Callable[..., Any], count: Callable[[], int], ids:
 
 @only("torch")
 @pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="torch.compile needs a C++ compiler")
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")  # of the compiler about itself
 @classes
 def test_torch_compile(family: str, head: str) -> None:
     import torch

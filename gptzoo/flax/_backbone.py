@@ -106,8 +106,8 @@ class Backbone(PreTrainedModel):
             visible=visible_keys(mask, queries, past),
             past=past,
             head_mask=None if head_mask is None else jnp.broadcast_to(head_mask, (config.n_layer, config.n_head)),
-            encoder=None if encoder_hidden_states is None else each_row(self.cast(encoder_hidden_states), len(x)),
-            encoder_visible=encoder_keys(encoder_attention_mask, len(x)),
+            encoder=None if encoder_hidden_states is None else self.cast(encoder_hidden_states),
+            encoder_visible=encoder_keys(encoder_attention_mask),
             use_cache=config.use_cache if use_cache is None else use_cache,
             output_attentions=config.output_attentions if output_attentions is None else output_attentions,
             rngs=self.dropout_rngs(dropout_rng, train),
@@ -176,14 +176,9 @@ def visible_keys(
     return causal & mask[:, None, None, :] | (keys == queries[:, None])
 
 
-def encoder_keys(mask: Array | None, rows: int) -> Array | None:  # (B, X) or (B, 1, X) -> (B, 1, 1, X)
+def encoder_keys(mask: Array | None) -> Array | None:  # (B, X) or (B, 1, X) -> (B, 1, 1, X)
     """Every token sees the real encoder tokens; where there is none, it sees all, so that no row is empty."""
     if mask is None:
         return None
     mask = mask.reshape(mask.shape[0], 1, 1, mask.shape[-1]) != 0
-    return each_row(mask | ~mask.any(-1, keepdims=True), rows)
-
-
-def each_row(x: Array, rows: int) -> Array:  # (B, ...) -> (B * C, ...)
-    """An encoder's row serves every choice of its batch row."""
-    return x.repeat(rows // len(x), axis=0)
+    return mask | ~mask.any(-1, keepdims=True)

@@ -19,7 +19,7 @@ from gptzoo.errors import MissingExtraError
 from gptzoo.keras._layers import Conv1D, Tensor, at_least_float32, inside
 
 
-@dataclass
+@dataclass(repr=False)  # which Keras would print in its errors
 class Context:
     """What one call of a model tells every block, and what the blocks report back.
 

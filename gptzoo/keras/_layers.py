@@ -76,7 +76,9 @@ class Linear(keras.Layer):
         self.built = True
 
     def call(self, x: Tensor) -> Tensor:  # (..., n_in) -> (..., n_out)
-        x = x @ ops.transpose(self.weight)
+        # The weight is much larger than what goes in and out, so it is not the one that is transposed.
+        weight = ops.convert_to_tensor(self.weight)
+        x = by_rows(lambda rows: ops.transpose(weight @ ops.transpose(rows)), x)
         return x if self.bias is None else ops.add(x, self.bias)
 
 
@@ -90,9 +92,8 @@ class Conv1D(keras.Layer):
         self.built = True
 
     def call(self, x: Tensor) -> Tensor:  # (..., n_in) -> (..., n_out)
-        return ops.add(
-            x @ ops.convert_to_tensor(self.weight), self.bias
-        )  # on PyTorch, ops.matmul is in float32 at most
+        weight = ops.convert_to_tensor(self.weight)
+        return ops.add(by_rows(lambda rows: rows @ weight, x), self.bias)
 
 
 class LayerNorm(keras.Layer):
@@ -128,6 +129,12 @@ class MLP(keras.Layer):
 
     def call(self, x: Tensor) -> Tensor:  # (B, T, E) -> (B, T, E)
         return self.dropout(self.c_proj(self.act(self.c_fc(x))))
+
+
+def by_rows(product: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:  # (..., n_in) -> (..., n_out)
+    """Multiplies two matrices in place of more axes, as ops.matmul does, which is in float32 at most on PyTorch."""
+    y = product(ops.reshape(x, (-1, x.shape[-1])))  # (M, n_out)
+    return ops.reshape(y, (*ops.shape(x)[:-1], y.shape[-1]))
 
 
 def at_least_float32(x: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -87,7 +88,8 @@ def _keras(model: Any) -> Runner:
     import keras
 
     def to_numpy(x: Any) -> np.ndarray:
-        array: np.ndarray = keras.ops.convert_to_numpy(keras.ops.cast(x, "float32") if _is_half(x.dtype) else x)
+        with warnings.catch_warnings(action="ignore", category=DeprecationWarning):  # of how Keras calls NumPy
+            array: np.ndarray = keras.ops.convert_to_numpy(keras.ops.cast(x, "float32") if _is_half(x.dtype) else x)
         return array
 
     backend = keras.backend.backend()

@@ -1,0 +1,34 @@
+"""The same Keras files on Keras' other backends: the matrix again, each in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from gptzoo._extras import FRAMEWORKS, missing
+from tests.matrix import TESTED
+
+ROOT = Path(__file__).parent.parent
+NEEDS = {"jax": "flax", "torch": "torch"}  # whose extra brings the backend
+
+
+@pytest.mark.parametrize("backend", NEEDS)
+def test_matrix_on_backend(backend: str) -> None:
+    if not {"keras", NEEDS[backend]} <= set(TESTED):
+        pytest.skip(f"needs keras and {NEEDS[backend]} in GPTZOO_FRAMEWORKS")
+    assert not missing(NEEDS[backend])
+    assert "keras" in FRAMEWORKS
+    env = os.environ | {"KERAS_BACKEND": backend, "GPTZOO_FRAMEWORKS": "keras"}
+    which = "LMHeadModel and sdpa or test_initial_values or test_outputs_are or (generation and greedy)"
+    files = ["tests/test_matrix.py", "tests/test_generation.py"]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-k", which, *files]
+    result = subprocess.run(command, capture_output=True, text=True, env=env, cwd=ROOT, check=False)
+    assert result.returncode == 0, result.stdout[-3000:]
+    passed = re.search(r"(\d+) passed", result.stdout)
+    assert passed
+    assert int(passed[1]) > 100
