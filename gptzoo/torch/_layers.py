@@ -88,11 +88,11 @@ class MLP(nn.Module):
         super().__init__()
         self.c_fc = Conv1D(config.n_embd, config.n_mlp)
         self.c_proj = Conv1D(config.n_mlp, config.n_embd)
-        self.act = ACTIVATIONS[config.activation]
+        self.act = config.activation  # the name: a function in a module could not be pickled
         self.dropout = nn.Dropout(config.resid_pdrop)
 
     def forward(self, x: Tensor) -> Tensor:  # (B, T, E) -> (B, T, E)
-        return self.dropout(self.c_proj(self.act(self.c_fc(x))))
+        return self.dropout(self.c_proj(ACTIVATIONS[self.act](self.c_fc(x))))
 
 
 def at_least_float32(x: Tensor) -> Tensor:

@@ -105,8 +105,11 @@ class PreTrainedModel(nn.Module, GenerationMixin):
 
     def set_weight(self, name: str, value: np.ndarray) -> None:
         """Changes the value of a weight, named canonically, in place."""
+        weight = self.get_weight(name)
+        if tuple(value.shape) != tuple(weight.shape):
+            raise InputError(f"{name}: shape {tuple(value.shape)}, expected {tuple(weight.shape)}")
         with torch.no_grad():
-            self.get_weight(name).copy_(to_tensor(value))
+            weight.copy_(to_tensor(value))
 
     def tie_weights(self) -> None:
         """Makes each tied weight the same object as the one it is tied to."""
