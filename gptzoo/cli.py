@@ -58,11 +58,25 @@ def _parser() -> argparse.ArgumentParser:
     parity.add_argument("checkpoint", nargs="?", default=DEFAULT_MODEL, help=f"default: {DEFAULT_MODEL}")
     parity.add_argument("--frameworks", help="comma-separated: torch,keras,flax (default: all installed)")
     parity.add_argument("--dtype", default="float32", choices=("float32", "float16", "bfloat16"))
-    parity.add_argument("--tolerance", type=float, help="largest max |error| / max |reference|")
-    parity.add_argument("--seed", type=int, default=0, help="of the inputs")
+    parity.add_argument("--tolerance", type=_positive, help="largest max |error| / max |reference|")
+    parity.add_argument("--seed", type=_whole, default=0, help="of the inputs")
     parity.add_argument("--json", type=Path, metavar="FILE", help="also write every comparison to FILE")
     parity.set_defaults(run=_parity)
     return parser
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text}, expected a number above 0")
+    return value
+
+
+def _whole(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"{text}, expected a whole number from 0")
+    return value
 
 
 def _demo(args: argparse.Namespace) -> int:

@@ -100,6 +100,7 @@ class PreTrainedModel(nnx.Module, GenerationMixin):
         Raises:
             CheckpointError: lists everything in the checkpoint that does not fit.
         """
+        dtype = overrides.pop("torch_dtype", dtype)  # its older name
         checkpoint = open_checkpoint(path)
         config = cls.config_class.derive(config or checkpoint.config, **overrides)
         plan = plan_load(checkpoint, config, cls.head)

@@ -8,8 +8,9 @@ require("keras")
 try:
     import keras as _keras  # noqa: F401
 except ModuleNotFoundError as problem:  # its backend, as KERAS_BACKEND says, is not installed
-    package = "'gptzoo[keras]'" if problem.name == "tensorflow" else problem.name
-    raise MissingExtraError(f"gptzoo.keras needs {problem.name}: pip install {package}") from None
+    backend = (problem.name or "keras").partition(".")[0]
+    package = "'gptzoo[keras]'" if backend == "tensorflow" else backend
+    raise MissingExtraError(f"gptzoo.keras needs {backend}: pip install {package}") from None
 
 from gptzoo.keras._gpt import OpenAIGPTModel  # noqa: E402
 from gptzoo.keras._gpt2 import GPT2Model  # noqa: E402

@@ -18,6 +18,9 @@ from gptzoo.config import GPTConfig
 from gptzoo.errors import MissingExtraError
 from gptzoo.keras._layers import Conv1D, Tensor, at_least_float32, inside
 
+# Dtypes for Keras' fused attention. In float64 it computes in float32, and on JAX it fails in float16 on a CPU.
+FUSED = ("float32", "bfloat16") if keras.backend.backend() == "jax" else ("float32", "bfloat16", "float16")
+
 
 @dataclass(repr=False)  # which Keras would print in its errors
 class Context:
@@ -131,14 +134,14 @@ def attend(
     Weights exist in the eager way only, so it serves every call that wants them or wants float32 scores. Flash takes
     no mask, so a call with one is served by sdpa.
     """
-    rate = layer.attn_dropout.rate if ctx.training else 0.0
-    # Keras' fused attention has no dropout, and on JAX its softmax is in float32 even in a float64 model.
-    fused = rate == 0 and keras.backend.standardize_dtype(q.dtype) != "float64"
-    if ctx.output_attentions or layer.upcast or ctx.implementation == "eager" or not fused:
+    rate = layer.attn_dropout.rate if ctx.training else 0.0  # no kernel that Keras offers drops out
+    flash = ctx.implementation == "flash_attention_2" and visible is None and causal and rate == 0
+    fused = rate == 0 and keras.backend.standardize_dtype(q.dtype) in FUSED
+    if ctx.output_attentions or layer.upcast or ctx.implementation == "eager" or not (flash or fused):
         x, weights = eager(layer, q, k, v, causal_mask(q, k) if visible is None and causal else visible)
         if ctx.output_attentions:
             (ctx.attentions if causal else ctx.cross_attentions).append(mask_heads(weights, layer.layer, ctx))
-    elif ctx.implementation == "flash_attention_2" and visible is None and causal:
+    elif flash:
         x = sdpa(q, k, v, None, layer.scale, causal, flash=None)
     else:
         is_causal = causal and visible is None

@@ -63,6 +63,15 @@ class KerasModel(keras.Model):
         finally:
             _trial.reset(token)
 
+    def compute_loss(
+        self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
+    ) -> Any:
+        """Returns what `fit` minimises: the loss that `compile` names, or else that of the call, from its labels."""
+        own = [y_pred[name] for name in HEADS[self.head].losses if isinstance(y_pred, ModelOutput) and name in y_pred]
+        if self.loss is None and own:
+            return sum([*own, *self.losses])
+        return super().compute_loss(x, y, y_pred, sample_weight, training)
+
     def check_inputs(self, past: Any, **arrays: Any) -> None:
         """As `gptzoo.inputs.check_inputs`; a trial's sizes mean nothing."""
         if not _trial.get():

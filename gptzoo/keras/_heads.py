@@ -30,7 +30,8 @@ class LMHead(PreTrainedModel):
         super().__init__(config, seed, **kwargs)
         with inside(self):
             self.transformer = self.backbone_class(config, seed=None, name="transformer")
-            self.lm_head = Linear(config.n_embd, config.vocab_size, bias=False, name="lm_head")
+            tied = config.tie_word_embeddings
+            self.lm_head = Linear(config.n_embd, config.vocab_size, bias=False, tied=tied, name="lm_head")
         self.tie_weights()
         self.init_weights(seed)
 

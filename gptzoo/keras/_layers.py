@@ -67,11 +67,12 @@ class Embedding(keras.Layer):
 
 
 class Linear(keras.Layer):
-    """x @ weight.T (+ bias), the weight stored (n_out, n_in): the layout of heads."""
+    """x @ weight.T (+ bias), the weight stored (n_out, n_in): the layout of heads. A tied weight is made elsewhere."""
 
-    def __init__(self, n_in: int, n_out: int, bias: bool = True, **kwargs: Any):
+    def __init__(self, n_in: int, n_out: int, bias: bool = True, tied: bool = False, **kwargs: Any):
         super().__init__(**kwargs)
-        self.weight = self.add_weight(shape=(n_out, n_in), initializer="zeros", name="weight")
+        if not tied:  # to take back a weight that was made costs Keras more than all else
+            self.weight = self.add_weight(shape=(n_out, n_in), initializer="zeros", name="weight")
         self.bias = self.add_weight(shape=(n_out,), initializer="zeros", name="bias") if bias else None
         self.built = True
 

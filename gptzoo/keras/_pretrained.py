@@ -87,6 +87,7 @@ class PreTrainedModel(KerasModel, GenerationMixin):
         Raises:
             CheckpointError: lists everything in the checkpoint that does not fit.
         """
+        dtype = overrides.pop("torch_dtype", dtype)  # its older name
         checkpoint = open_checkpoint(path)
         config = cls.config_class.derive(config or checkpoint.config, **overrides)
         plan = plan_load(checkpoint, config, cls.head)
@@ -129,7 +130,6 @@ class PreTrainedModel(KerasModel, GenerationMixin):
         for name, spec in weights.specs(self.config, self.head).items():
             if spec.tied:
                 layer, leaf = weights.follow(self, name)
-                delattr(layer, leaf)
                 vars(layer)[leaf] = self.get_weight(spec.tied)  # unseen by Keras, whose files would hold it twice
 
     def init_cache(self, batch_size: int, max_length: int) -> StaticCache:

@@ -36,7 +36,7 @@ class Runner:
         """Calls the model; `past_key_values` is passed through as an earlier call returned it."""
         native = {name: self.to_native(x) if isinstance(x, np.ndarray) else x for name, x in inputs.items()}
         with self.scope():
-            return dict(self.model(**native))
+            return dict(self.model(**(native | {"return_dict": True})))
 
     def generate(self, ids: np.ndarray, **options: Any) -> np.ndarray:
         with self.scope():

@@ -78,6 +78,7 @@ class PreTrainedModel(nn.Module, GenerationMixin):
         Raises:
             CheckpointError: lists everything in the checkpoint that does not fit.
         """
+        dtype = overrides.pop("torch_dtype", dtype)  # its older name
         checkpoint = open_checkpoint(path)
         config = cls.config_class.derive(config or checkpoint.config, **overrides)
         plan = plan_load(checkpoint, config, cls.head)
