@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -64,6 +64,12 @@ class LoadPlan:
     def dtype(self) -> str:
         """The dtype of the stored weights; if they are mixed, the narrowest that holds them all exactly."""
         return common_dtype(self.checkpoint.tensors[self.stored[name]].dtype for name in self.report.loaded)
+
+    def chosen_dtype(self, dtype: Any, given: GPTConfig | None) -> Any:
+        """Returns the dtype asked for, else that of a config given in place of the checkpoint's, else as stored."""
+        if dtype is not None and dtype != "auto":
+            return dtype
+        return self.dtype if given is None or given.dtype is None else given.dtype
 
     def values(self, seed: int = 0) -> Iterator[tuple[str, np.ndarray]]:
         """Yields each weight that is not tied, by its canonical name, once; only the one yielded is in memory.

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from gptzoo._settings import is_int
+from gptzoo.config import GPTConfig
 from gptzoo.errors import InputError
 
 Layers = tuple[tuple[Any, Any], ...]
@@ -30,8 +32,9 @@ def normalise_past(past: Any, n_layer: int, swap: Callable[[Any], Any]) -> Layer
     """Brings any layout of `past_key_values` to a tuple of (key, value) pairs or to a StaticCache.
 
     Args:
-        past: a StaticCache; n_layer pairs; n_layer arrays (2, B, n_head, S, head_dim), as TensorFlow's models had; or
-            the nested dict of Flax's linen models, whose keys are (B, capacity, n_head, head_dim).
+        past: a StaticCache; n_layer pairs, or None or pairs of None where nothing is cached; n_layer arrays (2, B,
+            n_head, S, head_dim), as TensorFlow's models had; or the nested dict of Flax's linen models, whose keys are
+            (B, capacity, n_head, head_dim).
         n_layer: number of blocks.
         swap: exchanges axes 1 and 2 of an array.
 
@@ -46,7 +49,43 @@ def normalise_past(past: Any, n_layer: int, swap: Callable[[Any], Any]) -> Layer
         raise InputError(f"past_key_values: {_kind(past)}, expected {n_layer} pairs (give attention_mask by its name)")
     if len(past) != n_layer:
         raise InputError(f"past_key_values: {len(past)} entries, expected {n_layer} pairs")
-    return tuple((layer[0], layer[1]) for layer in past)
+    pairs = tuple(_pair(layer, i) for i, layer in enumerate(past))
+    if all(key is None and value is None for key, value in pairs):
+        return None
+    if missing := [i for i, pair in enumerate(pairs) if pair[0] is None or pair[1] is None]:
+        raise InputError(f"past_key_values: nothing in entry {missing[0]}, expected keys and values as in the others")
+    return pairs
+
+
+def _pair(layer: Any, i: int) -> tuple[Any, Any]:
+    if layer is None:
+        return None, None
+    shape = getattr(layer, "shape", None)
+    stacked = shape is not None and len(shape) == 5 and shape[0] == 2
+    # Older models with cross-attention cached the encoder's keys and values too: these are computed anew.
+    if stacked or (isinstance(layer, Sequence) and len(layer) in (2, 4) and all(map(_is_array_or_none, layer))):
+        return layer[0], layer[1]
+    raise InputError(f"past_key_values: entry {i} is {_kind(layer)}, expected a pair (key, value)")
+
+
+def _is_array_or_none(x: Any) -> bool:
+    return x is None or hasattr(x, "shape")
+
+
+def cache_shape(config: GPTConfig, batch_size: int, max_length: int) -> tuple[int, int, int, int]:
+    """Returns the shape of the keys, and of the values, of a block of a StaticCache.
+
+    Raises:
+        InputError: no such cache can be, or the config has fewer positions.
+    """
+    problems = []
+    if not (is_int(batch_size) and batch_size >= 1):
+        problems.append(f"batch_size: {batch_size!r}, expected an integer of at least 1")
+    if not (is_int(max_length) and 1 <= max_length <= config.n_positions):
+        problems.append(f"max_length: {max_length!r}, expected 1 to {config.n_positions} (n_positions)")
+    if problems:
+        raise InputError.listing("init_cache", problems)
+    return batch_size, config.n_head, max_length, config.head_dim
 
 
 def past_length(past: Any) -> Any:

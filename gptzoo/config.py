@@ -310,6 +310,22 @@ class GPTConfig:
         return 1 if self.summary_proj_to_labels else self.n_embd
 
     @property
+    def summary_act(self) -> str:
+        """Canonical name of the activation behind the double heads' summary: a value of `ACTIVATIONS`."""
+        return ACTIVATIONS[self.summary_activation or "linear"]
+
+    @property
+    def classifier_rate(self) -> float:
+        """Dropout rate before the token classifier, by the first of the two fields that is set."""
+        rates = (self.classifier_dropout, self.hidden_dropout, 0.1)
+        return next(rate for rate in rates if rate is not None)
+
+    @property
+    def has_choice_scores(self) -> bool:
+        """Whether the double heads' summary is one score a choice, and not a vector."""
+        return self.summary_use_proj and self.summary_proj_to_labels
+
+    @property
     def n_span(self) -> int:
         """Width of the question answering head: a start and an end score, whatever `num_labels` says."""
         return 2

@@ -43,8 +43,8 @@ class Head:
     losses: dict[str, tuple[str, str]]
 
 
-_TOKENS = ("input_ids", "past_key_values", "attention_mask", "token_type_ids", "position_ids")
-_INPUTS = (*_TOKENS, "head_mask", "inputs_embeds")
+_UNCACHED = ("input_ids", "attention_mask", "token_type_ids", "position_ids", "head_mask", "inputs_embeds")
+_INPUTS = ("input_ids", "past_key_values", *_UNCACHED[1:])
 _ENCODER = ("encoder_hidden_states", "encoder_attention_mask")
 
 _LOSS = Output("loss", "")
@@ -71,7 +71,7 @@ HEADS = {
         Head(
             "DoubleHeadsModel",
             arguments=(*_INPUTS, "mc_token_ids", "labels", "mc_labels"),
-            outputs=(_LOSS, Output("mc_loss", ""), _LOGITS, Output("mc_logits", "B"), _CACHE, *_STATES),
+            outputs=(_LOSS, Output("mc_loss", ""), _LOGITS, Output("mc_logits", "B C"), _CACHE, *_STATES),
             losses={"loss": ("labels", "next_token"), "mc_loss": ("mc_labels", "choice")},
         ),
         Head(
@@ -88,7 +88,7 @@ HEADS = {
         ),
         Head(
             "ForQuestionAnswering",
-            arguments=(*_INPUTS, "start_positions", "end_positions"),
+            arguments=(*_UNCACHED, "start_positions", "end_positions"),
             outputs=(_LOSS, Output("start_logits", "B T"), Output("end_logits", "B T"), *_STATES),
             losses={"loss": ("start_positions end_positions", "span")},
         ),

@@ -1,9 +1,17 @@
-"""Checks of a call's arguments, by their shapes alone, so that the three twins refuse alike and no device waits."""
+"""Checks of a call's arguments before any computation, so that the three twins refuse alike.
+
+Shapes and dtypes are always looked at; values only where they lie in host memory, where looking costs nothing: not in
+compiled code and not on an accelerator.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 from gptzoo.cache import StaticCache
 from gptzoo.config import GPTConfig
@@ -11,11 +19,29 @@ from gptzoo.errors import InputError
 
 Shape = tuple[Any, ...]  # ints; None: not known yet, as in a tf.function with a free dimension
 
+IGNORED = -100  # a label that is not counted
 
-def check_inputs(config: GPTConfig, past: Any = None, **arrays: Any) -> Shape:
+
+@dataclass(frozen=True)
+class ArrayKind:
+    """What a framework's arrays are, and how to look into them.
+
+    Attributes:
+        is_array: whether a model takes it for an array.
+        name: what to call one in a message: "a torch.Tensor".
+        host_values: returns the values of an array if they are known and in host memory, otherwise None.
+    """
+
+    is_array: Callable[[Any], bool]
+    name: str
+    host_values: Callable[[Any], np.ndarray | None]
+
+
+def check_inputs(config: GPTConfig, kind: ArrayKind, past: Any = None, **arrays: Any) -> Shape:
     """Checks that the arrays of a call fit each other and the config.
 
     Args:
+        kind: of the arrays.
         past: normalised `past_key_values`.
         arrays: the call's arrays by argument name; those not given are None.
 
@@ -25,37 +51,49 @@ def check_inputs(config: GPTConfig, past: Any = None, **arrays: Any) -> Shape:
     Raises:
         InputError: lists every argument that does not fit.
     """
-    shapes: dict[str, Shape] = {name: tuple(array.shape) for name, array in arrays.items() if array is not None}
-    tokens = _token_shape(config, shapes)
-    problems: list[str] = []
-    cached = past[0][0].shape[2] if past and not isinstance(past, StaticCache) else 0
-    room = past.capacity if isinstance(past, StaticCache) else config.n_positions
-    if tokens[-1] is not None and cached is not None and not 1 <= cached + tokens[-1] <= room:
-        held = f"{cached} cached and {tokens[-1]} new" if cached else f"{tokens[-1]}"
-        problems.append(f"{held} tokens, expected 1 to {room} ({'n_positions' if past is None else 'in all'})")
-    for name, shape in shapes.items():
-        if (check := _CHECKS.get(name)) and (problem := check(config, shape, tokens, cached, past, shapes)):
-            problems.append(f"{name}: shape {_show(shape)}, expected {problem}")
-    if "encoder_hidden_states" in shapes and not config.add_cross_attention:
+    given = {name: array for name, array in arrays.items() if array is not None}
+    subject = f"{config.class_prefix} model call"
+    if problems := [*_wrong_kinds(kind, given)]:
+        raise InputError.listing(subject, problems)
+    call = _Call(config, past, _token_shape(config, given), {name: tuple(x.shape) for name, x in given.items()})
+    call.cached = _cached(kind, past)
+    problems = [*_cache_problems(call, kind), *_length_problems(call)]
+    for name, check in _CHECKS.items():
+        if name in given and (expected := check(call, call.shapes[name])):
+            problems.append(f"{name}: shape {show(call.shapes[name])}, expected {expected}")
+    for name, (low, field) in _RANGES.items():
+        if name in given:
+            problems += range_problems(kind, name, given[name], low, getattr(config, field) - 1, field)
+    if "encoder_hidden_states" in given and not config.add_cross_attention:
         problems.append("encoder_hidden_states: given, but the config has no add_cross_attention")
     if problems:
-        raise InputError.listing(f"call of a {config.class_prefix} model", problems)
-    return tokens
+        raise InputError.listing(subject, problems)
+    return call.tokens
 
 
-def _token_shape(config: GPTConfig, shapes: dict[str, Shape]) -> Shape:
-    ids, embeds = shapes.get("input_ids"), shapes.get("inputs_embeds")
-    if (ids is None) == (embeds is None):
-        found = "neither" if ids is None else "both"
-        raise InputError(f"give one of input_ids and inputs_embeds; {found} given")
-    if ids is not None:
-        if len(ids) < 2:
-            raise InputError(f"input_ids: shape {_show(ids)}, expected (batch, tokens)")
-        return ids
-    assert embeds is not None
-    if len(embeds) < 3 or embeds[-1] != config.n_embd:
-        raise InputError(f"inputs_embeds: shape {_show(embeds)}, expected (batch, tokens, {config.n_embd})")
-    return embeds[:-1]
+def range_problems(
+    kind: ArrayKind, name: str, array: Any, low: int, high: Any, of: str = "", ignored: int | None = None
+) -> Iterable[str]:
+    """Yields what is wrong with an array of indices: its dtype, or values outside low to high.
+
+    Args:
+        high: largest index; None: not known yet.
+        of: what sets the largest index, for the message.
+        ignored: a value that is allowed besides.
+    """
+    if "int" not in str(array.dtype):
+        yield f"{name}: dtype {dtype_of(array)}, expected integers"
+        return
+    values = kind.host_values(array)
+    if values is None or high is None:
+        return
+    if ignored is not None:
+        values = values[values != ignored]
+    if values.size and not (low <= values.min() and values.max() <= high):
+        outside = sorted({int(value) for value in (values.min(), values.max()) if not low <= value <= high})
+        also = "" if ignored is None else f", or {ignored} for none"
+        expected = f"{low} to {high}" + (f" ({of})" if of else "") + also
+        yield f"{name}: {' and '.join(map(str, outside))}, expected {expected}"
 
 
 def fits(shape: Shape, expected: Shape) -> bool:
@@ -65,50 +103,131 @@ def fits(shape: Shape, expected: Shape) -> bool:
     )
 
 
-def _like_tokens(config: Any, shape: Shape, tokens: Shape, *_: Any) -> str | None:
-    return None if fits(shape, tokens) else _show(tokens)
-
-
-def _mask(config: Any, shape: Shape, tokens: Shape, cached: Any, past: Any, shapes: Any) -> str | None:
-    """One column for each cached and new token; with a static cache, from the new tokens up to its capacity."""
-    if isinstance(past, StaticCache):
-        known = isinstance(shape[-1], int) and isinstance(tokens[-1], int)
-        good = not known or tokens[-1] <= shape[-1] <= past.capacity
-        return None if good and fits(shape[:-1], tokens[:-1]) else f"{_show((*tokens[:-1], past.capacity))}"
-    total = None if tokens[-1] is None or cached is None else tokens[-1] + cached
-    if fits(shape, (*tokens[:-1], total)):
-        return None
-    return f"{_show((*tokens[:-1], total))}" + (f" ({cached} cached and {tokens[-1]} new tokens)" if cached else "")
-
-
-def _positions(config: Any, shape: Shape, tokens: Shape, *_: Any) -> str | None:
-    good = (tokens, (1, tokens[-1]), tokens[-1:])
-    return None if any(fits(shape, want) for want in good) else _show(tokens)
-
-
-def _heads(config: GPTConfig, shape: Shape, *_: Any) -> str | None:
-    good = ((config.n_head,), (config.n_layer, config.n_head))
-    return None if shape in good else f"{_show(good[0])} or {_show(good[1])}"
-
-
-def _encoder(config: GPTConfig, shape: Shape, tokens: Shape, *_: Any) -> str | None:
-    rows = None if None in tokens[:-1] else math.prod(tokens[:-1])
-    want = (rows, None, config.n_embd)
-    return None if fits(shape, want) else _show(want)
-
-
-def _encoder_mask(config: Any, shape: Shape, tokens: Shape, cached: Any, past: Any, shapes: Any) -> str | None:
-    if "encoder_hidden_states" not in shapes:
-        return "to come with encoder_hidden_states"
-    want = shapes["encoder_hidden_states"][:2]
-    return None if fits(shape, want) or fits(shape, (want[0], 1, want[1])) else _show(want)
-
-
-def _show(shape: Shape) -> str:
+def show(shape: Shape) -> str:
     return "(" + ", ".join("?" if dim is None else str(dim) for dim in shape) + ("," if len(shape) == 1 else "") + ")"
 
 
-_CHECKS = {
+def dtype_of(array: Any) -> str:
+    """Returns an array's dtype as people write it: torch.float32, <dtype: 'float32'> and float32 are float32."""
+    return str(getattr(array.dtype, "name", array.dtype)).removeprefix("torch.")
+
+
+@dataclass
+class _Call:
+    """A call's shapes, and how many tokens are cached; None: not known yet."""
+
+    config: GPTConfig
+    past: Any
+    tokens: Shape
+    shapes: dict[str, Shape]
+    cached: int | None = 0
+
+    @property
+    def total(self) -> int | None:
+        """Cached and new tokens."""
+        new = self.tokens[-1]
+        return None if new is None or self.cached is None else self.cached + new
+
+
+def _wrong_kinds(kind: ArrayKind, given: dict[str, Any]) -> Iterable[str]:
+    for name, array in given.items():
+        if not kind.is_array(array):
+            found = "a NumPy array" if isinstance(array, np.ndarray) else f"a {type(array).__name__}"
+            yield f"{name}: {found}, expected {kind.name}"
+
+
+def _token_shape(config: GPTConfig, given: dict[str, Any]) -> Shape:
+    ids, embeds = given.get("input_ids"), given.get("inputs_embeds")
+    if (ids is None) == (embeds is None):
+        found = "neither" if ids is None else "both"
+        raise InputError(f"give one of input_ids and inputs_embeds; {found} given")
+    if ids is not None:
+        if len(ids.shape) < 2:
+            raise InputError(f"input_ids: shape {show(tuple(ids.shape))}, expected (batch, tokens)")
+        return tuple(ids.shape)
+    assert embeds is not None
+    shape = tuple(embeds.shape)
+    if len(shape) < 3 or shape[-1] != config.n_embd:
+        raise InputError(f"inputs_embeds: shape {show(shape)}, expected (batch, tokens, {config.n_embd})")
+    return shape[:-1]
+
+
+def _cached(kind: ArrayKind, past: Any) -> int | None:
+    if not isinstance(past, StaticCache):
+        return past[0][0].shape[2] if past and len(past[0][0].shape) == 4 else 0
+    if isinstance(past.length, int):
+        return past.length
+    values = kind.host_values(past.length)
+    return None if values is None else int(values)
+
+
+def _cache_problems(call: _Call, kind: ArrayKind) -> Iterable[str]:
+    """Every key and value has a row for each row of tokens, and as many tokens as the others."""
+    if call.past is None:
+        return
+    rows = None if None in call.tokens[:-1] else math.prod(call.tokens[:-1])
+    layers = call.past.layers if isinstance(call.past, StaticCache) else call.past
+    first = tuple(layers[0][0].shape)
+    length = first[2] if len(first) == 4 else None
+    want = (rows, call.config.n_head, length, call.config.head_dim)
+    for i, pair in enumerate(layers):
+        for name, x in zip(("key", "value"), pair, strict=True):
+            if not kind.is_array(x):
+                yield f"past_key_values: {name} {i} is a {type(x).__name__}, expected {kind.name}"
+            elif not fits(tuple(x.shape), want):
+                yield f"past_key_values: {name} {i} has shape {show(tuple(x.shape))}, expected {show(want)}"
+
+
+def _length_problems(call: _Call) -> Iterable[str]:
+    new, static = call.tokens[-1], isinstance(call.past, StaticCache)
+    room = call.past.capacity if static else call.config.n_positions
+    if new is None or (new >= 1 and (call.cached or 0) + new <= room):
+        return
+    held = f"{call.cached} cached and {new} new" if call.cached else f"{new}"
+    yield f"{held} tokens, expected 1 to {room} ({'n_positions' if call.past is None else 'in all'})"
+
+
+def _like_tokens(call: _Call, shape: Shape) -> str | None:
+    return None if fits(shape, call.tokens) else show(call.tokens)
+
+
+def _mask(call: _Call, shape: Shape) -> str | None:
+    """One column for each cached and new token; with a static cache, from the new tokens up to its capacity."""
+    rows = call.tokens[:-1]
+    if isinstance(call.past, StaticCache):
+        known, least = bool(shape) and isinstance(shape[-1], int), call.tokens[-1]
+        good = not known or least is None or least <= shape[-1] <= call.past.capacity
+        return None if good and fits(shape[:-1], rows) else show((*rows, call.past.capacity))
+    if fits(shape, (*rows, call.total)):
+        return None
+    held = f" ({call.cached} cached and {call.tokens[-1]} new tokens)" if call.cached else ""
+    return show((*rows, call.total)) + held
+
+
+def _positions(call: _Call, shape: Shape) -> str | None:
+    good = (call.tokens, (1, call.tokens[-1]), call.tokens[-1:])
+    return None if any(fits(shape, want) for want in good) else show(call.tokens)
+
+
+def _heads(call: _Call, shape: Shape) -> str | None:
+    good = ((call.config.n_head,), (call.config.n_layer, call.config.n_head))
+    return None if shape in good else f"{show(good[0])} or {show(good[1])}"
+
+
+def _encoder(call: _Call, shape: Shape) -> str | None:
+    rows = None if None in call.tokens[:-1] else math.prod(call.tokens[:-1])
+    want = (rows, None, call.config.n_embd)
+    return None if fits(shape, want) else show(want)
+
+
+def _encoder_mask(call: _Call, shape: Shape) -> str | None:
+    if "encoder_hidden_states" not in call.shapes:
+        return "to come with encoder_hidden_states"
+    want = call.shapes["encoder_hidden_states"][:2]
+    return None if fits(shape, want) or fits(shape, (*want[:1], 1, *want[1:])) else show(want)
+
+
+_CHECKS: dict[str, Callable[[_Call, Shape], str | None]] = {
     "attention_mask": _mask,
     "token_type_ids": _like_tokens,
     "position_ids": _positions,
@@ -117,15 +236,9 @@ _CHECKS = {
     "encoder_attention_mask": _encoder_mask,
 }
 
-
-def check_labels(labels: Any, input_ids: Any, inputs_embeds: Any) -> None:
-    """Checks that there is a label for each token.
-
-    Raises:
-        InputError: their shapes differ.
-    """
-    if labels is None or (input_ids is None and inputs_embeds is None):  # the backbone refuses the latter
-        return
-    tokens = tuple(input_ids.shape) if input_ids is not None else tuple(inputs_embeds.shape[:-1])
-    if not fits(tuple(labels.shape), tokens):
-        raise InputError(f"labels: shape {_show(tuple(labels.shape))}, expected {_show(tokens)}")
+# Arrays of indices -> their smallest, and the config field that their largest is one below.
+_RANGES = {
+    "input_ids": (0, "vocab_size"),
+    "token_type_ids": (0, "vocab_size"),
+    "position_ids": (0, "n_positions"),
+}

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from gptzoo.config import GPTConfig
+from gptzoo.errors import InputError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -174,9 +175,14 @@ def initial_value(spec: Spec, seed: int = 0) -> np.ndarray:
 
     The numbers depend on the seed and the weight's own name only: they are the same in every framework, in the bare
     model and under a head, and any weight can be made alone. Source of the distributions: `row.init`.
+
+    Raises:
+        InputError: the seed is negative.
     """
     import numpy as np
 
+    if seed < 0:
+        raise InputError(f"seed: {seed}, expected an integer of at least 0")
     if spec.std is None:
         return np.full(spec.shape, 1.0 if spec.row.init == "ones" else 0.0, np.float32)
     rng = np.random.default_rng([seed, zlib.crc32(spec.backbone_name.encode())])

@@ -52,11 +52,12 @@ class Context:
         """Puts the new keys and values behind the cached ones of a block."""
         if isinstance(self.past, StaticCache):
             past_k, past_v = self.past.layers[layer]
-            k = jax.lax.dynamic_update_slice_in_dim(past_k, k.astype(past_k.dtype), self.past.length, axis=2)
-            v = jax.lax.dynamic_update_slice_in_dim(past_v, v.astype(past_v.dtype), self.past.length, axis=2)
+            k = jax.lax.dynamic_update_slice_in_dim(jnp.asarray(past_k, k.dtype), k, self.past.length, axis=2)
+            v = jax.lax.dynamic_update_slice_in_dim(jnp.asarray(past_v, v.dtype), v, self.past.length, axis=2)
         elif self.past is not None:
             past_k, past_v = self.past[layer]
-            k, v = jnp.concatenate((past_k, k), axis=2), jnp.concatenate((past_v, v), axis=2)
+            k = jnp.concatenate((jnp.asarray(past_k, k.dtype), k), axis=2)
+            v = jnp.concatenate((jnp.asarray(past_v, v.dtype), v), axis=2)
         if self.use_cache:
             self.present.append((k, v))
         return k, v

@@ -10,10 +10,12 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax import Array
 
 from gptzoo.config import GPTConfig
+from gptzoo.inputs import ArrayKind
 
 # Canonical name (a value of gptzoo.config.ACTIVATIONS) -> function.
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
@@ -110,6 +112,18 @@ class MLP(nnx.Module):
 
     def __call__(self, x: Array, rngs: nnx.RngStream | None) -> Array:  # (B, T, E) -> (B, T, E)
         return self.dropout(self.c_proj(ACTIVATIONS[self.act](self.c_fc(x))), rngs)
+
+
+def host_values(x: Array | np.ndarray) -> np.ndarray | None:
+    """Returns the values of an array that is in host memory; None where it is traced, or where looking would wait."""
+    if isinstance(x, np.ndarray):
+        return x
+    if isinstance(x, jax.core.Tracer) or not x.is_fully_addressable:
+        return None
+    return np.asarray(x) if all(device.platform == "cpu" for device in x.devices()) else None
+
+
+ARRAYS = ArrayKind(lambda x: isinstance(x, Array | np.ndarray), "a jax.Array", host_values)
 
 
 def at_least_float32(x: Array) -> Array:

@@ -13,7 +13,7 @@ from flax import nnx, traverse_util
 from jax import Array
 
 from gptzoo import weights
-from gptzoo.cache import StaticCache
+from gptzoo.cache import StaticCache, cache_shape
 from gptzoo.checkpoint import LoadReport, open_checkpoint, plan_load, save_checkpoint
 from gptzoo.config import GPTConfig, dtype_name
 from gptzoo.errors import ConfigError, InputError
@@ -21,6 +21,7 @@ from gptzoo.flax._attention import require_flash
 from gptzoo.flax._generation import GenerationMixin
 from gptzoo.flax._nnx import Static, initial_value, place, seed_of, to_dtype
 from gptzoo.heads import class_name
+from gptzoo.outputs import ModelOutput
 
 
 class PreTrainedModel(nnx.Module, GenerationMixin):
@@ -32,7 +33,7 @@ class PreTrainedModel(nnx.Module, GenerationMixin):
         rngs: the key of its `params` stream is the seed instead, nnx.Rngs(0) being seed 0; its `dropout` stream
             serves calls with `train=True` and without `dropout_rng`.
         dtype: of the computation; None: that of the weights.
-        param_dtype: of the weights; None: float32.
+        param_dtype: of the weights; None: the config's, or float32.
 
     Attributes:
         config: the config that the model was made from; not changed by the model. What a compiled function saw of it
@@ -66,6 +67,7 @@ class PreTrainedModel(nnx.Module, GenerationMixin):
     def init_weights(self, seed: int | None = 0, rngs: nnx.Rngs | None = None, param_dtype: Any = None) -> None:
         """Fills every weight with its initial value from the weight table; None leaves the weights as they are."""
         stream = getattr(rngs, "params", None)
+        param_dtype = self.config.dtype if param_dtype is None else param_dtype
         start = seed if seed is None or stream is None else seed_of(stream.key.get_value())
         for name, spec in weights.specs(self.config, self.head).items():
             if spec.tied:
@@ -92,7 +94,7 @@ class PreTrainedModel(nnx.Module, GenerationMixin):
         Args:
             path: a checkpoint directory, or the name of a bundled model.
             config: to be used in place of the checkpoint's own.
-            dtype: of the weights and the computation; None or "auto": as stored.
+            dtype: of the weights and the computation; None or "auto": that of `config`, or as stored.
             param_dtype: of the weights, where they are to have another one.
             seed: for a head that the checkpoint does not have.
             overrides: config fields that win over the checkpoint's, such as `attn_implementation="eager"`.
@@ -102,10 +104,11 @@ class PreTrainedModel(nnx.Module, GenerationMixin):
         """
         dtype = overrides.pop("torch_dtype", dtype)  # its older name
         checkpoint = open_checkpoint(path)
-        config = cls.config_class.derive(config or checkpoint.config, **overrides)
+        given = config
+        config = cls.config_class.derive(given or checkpoint.config, **overrides)
         plan = plan_load(checkpoint, config, cls.head)
         dtype = None if dtype == "auto" else dtype
-        param_dtype = to_dtype(next(one for one in (param_dtype, dtype, plan.dtype) if one is not None))
+        param_dtype = to_dtype(plan.chosen_dtype(dtype, given) if param_dtype is None else param_dtype)
         config.dtype = dtype_name(param_dtype)
         model = cls(config, seed=None, dtype=dtype, param_dtype=param_dtype)  # shapes only: nothing is filled twice
         for name, array in plan.values(seed):
@@ -192,12 +195,13 @@ class PreTrainedModel(nnx.Module, GenerationMixin):
         Raises:
             InputError: the config has fewer positions.
         """
-        config = self.config
-        if not 1 <= max_length <= config.n_positions:
-            raise InputError(f"max_length: {max_length}, expected 1 to {config.n_positions} (n_positions)")
-        shape = (batch_size, config.n_head, max_length, config.head_dim)
-        layers = tuple((self.zeros(shape), self.zeros(shape)) for _ in range(config.n_layer))
+        shape = cache_shape(self.config, batch_size, max_length)
+        layers = tuple((self.zeros(shape), self.zeros(shape)) for _ in range(self.config.n_layer))
         return StaticCache(layers, jnp.zeros((), jnp.int32))
+
+    def result(self, output: ModelOutput, return_dict: bool | None) -> Any:
+        """Returns an output as it is, or as a tuple, as the call or else the config asks."""
+        return output if (self.config.return_dict if return_dict is None else return_dict) else output.to_tuple()
 
     def zeros(self, shape: tuple[int, ...]) -> Array:
         return jnp.zeros(shape, self.dtype)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from gptzoo._settings import is_int
 from gptzoo.errors import InputError
 from gptzoo.weights import LM
 
@@ -22,9 +23,9 @@ def stop_ids(
         problems.append(f"{type(model).__name__} has no language model head")
     if len(shape) != 2 or 0 in shape:
         problems.append(f"input_ids: shape {tuple(shape)}, expected (batch, tokens)")
-    elif not 1 <= max_new_tokens <= config.n_positions - shape[1]:
+    elif not (is_int(max_new_tokens) and 1 <= max_new_tokens <= config.n_positions - shape[1]):
         room = config.n_positions - shape[1]
-        problems.append(f"max_new_tokens: {max_new_tokens}, expected 1 to {room} (n_positions less the prompt)")
+        problems.append(f"max_new_tokens: {max_new_tokens!r}, expected 1 to {room} (n_positions less the prompt)")
     if problems:
         raise InputError.listing("generate", problems)
     eos = config.eos_token_id if eos is None else eos

@@ -14,6 +14,30 @@ except ModuleNotFoundError as problem:  # its backend, as KERAS_BACKEND says, is
 
 from gptzoo.keras._gpt import OpenAIGPTModel  # noqa: E402
 from gptzoo.keras._gpt2 import GPT2Model  # noqa: E402
-from gptzoo.keras._heads import GPT2LMHeadModel, OpenAIGPTLMHeadModel  # noqa: E402
+from gptzoo.keras._heads import (  # noqa: E402
+    GPT2DoubleHeadsModel,
+    GPT2ForQuestionAnswering,
+    GPT2ForSequenceClassification,
+    GPT2ForTokenClassification,
+    GPT2LMHeadModel,
+    OpenAIGPTDoubleHeadsModel,
+    OpenAIGPTForQuestionAnswering,
+    OpenAIGPTForSequenceClassification,
+    OpenAIGPTForTokenClassification,
+    OpenAIGPTLMHeadModel,
+)
 
-__all__ = ["GPT2LMHeadModel", "GPT2Model", "OpenAIGPTLMHeadModel", "OpenAIGPTModel"]
+__all__ = [
+    "GPT2DoubleHeadsModel",
+    "GPT2ForQuestionAnswering",
+    "GPT2ForSequenceClassification",
+    "GPT2ForTokenClassification",
+    "GPT2LMHeadModel",
+    "GPT2Model",
+    "OpenAIGPTDoubleHeadsModel",
+    "OpenAIGPTForQuestionAnswering",
+    "OpenAIGPTForSequenceClassification",
+    "OpenAIGPTForTokenClassification",
+    "OpenAIGPTLMHeadModel",
+    "OpenAIGPTModel",
+]

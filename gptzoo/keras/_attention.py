@@ -56,11 +56,12 @@ class Context:
         if isinstance(self.past, StaticCache):
             past_k, past_v = self.past.layers[layer]
             start = ops.pad(self.queries[:1], ((2, 1),))  # (0, 0, first query, 0)
-            k = ops.slice_update(past_k, start, ops.cast(k, past_k.dtype))
-            v = ops.slice_update(past_v, start, ops.cast(v, past_v.dtype))
+            k = ops.slice_update(ops.cast(past_k, k.dtype), start, k)
+            v = ops.slice_update(ops.cast(past_v, v.dtype), start, v)
         elif self.past is not None:
             past_k, past_v = self.past[layer]
-            k, v = ops.concatenate((past_k, k), axis=2), ops.concatenate((past_v, v), axis=2)
+            k = ops.concatenate((ops.cast(past_k, k.dtype), k), axis=2)
+            v = ops.concatenate((ops.cast(past_v, v.dtype), v), axis=2)
         if self.use_cache:
             self.present.append((k, v))
         return k, v

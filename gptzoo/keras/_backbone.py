@@ -11,6 +11,7 @@ import keras
 from keras import ops
 
 from gptzoo.cache import Layers, StaticCache, normalise_past
+from gptzoo.config import GPTConfig
 from gptzoo.keras._attention import Context
 from gptzoo.keras._layers import Tensor
 from gptzoo.keras._pretrained import PreTrainedModel
@@ -70,7 +71,7 @@ class Backbone(PreTrainedModel):
             InputError: lists every argument of a wrong shape.
         """
         config = self.config
-        past = normalise_past(past_key_values, config.n_layer, lambda x: ops.swapaxes(x, 1, 2))
+        past = read_past(config, past_key_values)
         self.check_inputs(
             past,
             input_ids=input_ids,
@@ -115,7 +116,7 @@ class Backbone(PreTrainedModel):
             attentions=tuple(ctx.attentions) if ctx.output_attentions else None,
             cross_attentions=tuple(ctx.cross_attentions) if ctx.cross_attentions else None,
         )
-        return output if (config.return_dict if return_dict is None else return_dict) else output.to_tuple()
+        return self.result(output, return_dict)
 
     def embed(self, ids: Tensor | None, embeds: Tensor | None) -> Tensor:  # (..., T) or (..., T, E) -> (B, T, E)
         if ids is not None:
@@ -130,6 +131,11 @@ class Backbone(PreTrainedModel):
             states.append(x)
             x = block(x, ctx=ctx, training=ctx.training)  # Keras tells the layers inside that it is training
         return self.final_norm(x), states
+
+
+def read_past(config: GPTConfig, past_key_values: Any) -> Layers | StaticCache | None:
+    """Brings any layout of `past_key_values` to one of ours."""
+    return normalise_past(past_key_values, config.n_layer, lambda x: ops.swapaxes(x, 1, 2))
 
 
 def flat(ids: Tensor) -> Tensor:  # (..., T) -> (B, T)

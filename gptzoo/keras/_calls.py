@@ -20,7 +20,8 @@ from gptzoo.config import GPTConfig
 from gptzoo.errors import GPTZooError, InputError
 from gptzoo.heads import HEADS
 from gptzoo.inputs import check_inputs
-from gptzoo.keras._layers import Tensor
+from gptzoo.keras._layers import ARRAYS, Tensor
+from gptzoo.labels import check_labels, require_padding
 from gptzoo.outputs import OUTPUTS, ModelOutput
 
 # What the entries of a list are that stands in place of `input_ids`.
@@ -56,7 +57,7 @@ class KerasModel(keras.Model):
         inputs = self.name_inputs(args, kwargs)
         past = normalise_past(inputs.get("past_key_values"), self.config.n_layer, lambda x: ops.swapaxes(x, 1, 2))
         names = [name for name in HEADS["Model"].arguments if name in inputs and name != "past_key_values"]
-        check_inputs(self.config, past, **{name: inputs[name] for name in names})
+        check_inputs(self.config, ARRAYS, past, **{name: inputs[name] for name in names})
         token = _trial.set(True)
         try:
             return super().compute_output_spec(**inputs)
@@ -75,7 +76,17 @@ class KerasModel(keras.Model):
     def check_inputs(self, past: Any, **arrays: Any) -> None:
         """As `gptzoo.inputs.check_inputs`; a trial's sizes mean nothing."""
         if not _trial.get():
-            check_inputs(self.config, past, **arrays)
+            check_inputs(self.config, ARRAYS, past, **arrays)
+
+    def check_labels(self, tokens: Any, **given: Any) -> None:
+        """As `gptzoo.labels.check_labels`; a trial's sizes mean nothing."""
+        if not _trial.get():
+            check_labels(self.head, self.config, ARRAYS, tokens, **given)
+
+    def require_padding(self, tokens: Any, attention_mask: Any) -> None:
+        """As `gptzoo.labels.require_padding`; a trial's sizes mean nothing."""
+        if not _trial.get():
+            require_padding(self.config, tokens, attention_mask)
 
     def name_inputs(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         """Returns a call's arguments by name, arrays as tensors.

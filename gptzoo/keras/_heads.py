@@ -1,6 +1,6 @@
 """Heads in Keras: a head is a class over a backbone, and each family names its own.
 
-Shapes: B batch, T new tokens, V vocabulary, E n_embd.
+Shapes: B batch, C choices (where given, before T), T new tokens, E n_embd, L labels.
 """
 
 from __future__ import annotations
@@ -11,25 +11,42 @@ import keras
 from keras import ops
 
 from gptzoo.config import GPT2Config, GPTConfig, OpenAIGPTConfig
-from gptzoo.inputs import check_labels
-from gptzoo.keras._backbone import Backbone
+from gptzoo.keras._backbone import Backbone, read_past
 from gptzoo.keras._gpt import OpenAIGPTModel
 from gptzoo.keras._gpt2 import GPT2Model
-from gptzoo.keras._layers import Linear, Tensor, at_least_float32, inside
+from gptzoo.keras._layers import ACTIVATIONS, Linear, Tensor, inside
+from gptzoo.keras._losses import mean_cross_entropy, next_token_loss, problem_loss, span_loss
+from gptzoo.keras._pooling import keep, pool, real_tokens
 from gptzoo.keras._pretrained import PreTrainedModel
-from gptzoo.outputs import CausalLMOutput
+from gptzoo.labels import problem_type
+from gptzoo.outputs import (
+    CausalLMOutput,
+    DoubleHeadsModelOutput,
+    QuestionAnsweringOutput,
+    SequenceClassifierOutput,
+    TokenClassifierOutput,
+)
 
 
-class LMHead(PreTrainedModel):
-    """A backbone with a language model head: logits of the next token."""
+class Head(PreTrainedModel):
+    """A backbone, on which each head puts its own layers."""
 
-    head = "LMHeadModel"
     backbone_class: type[Backbone]
 
     def __init__(self, config: GPTConfig, seed: int | None = 0, **kwargs: Any):
         super().__init__(config, seed, **kwargs)
         with inside(self):
-            self.transformer = self.backbone_class(config, seed=None, name="transformer")
+            self.transformer = self.backbone_class(config, seed=None, dtype=self.dtype_policy, name="transformer")
+
+
+class LMHead(Head):
+    """A backbone with a language model head: logits of the next token."""
+
+    head = "LMHeadModel"
+
+    def __init__(self, config: GPTConfig, seed: int | None = 0, **kwargs: Any):
+        super().__init__(config, seed, **kwargs)
+        with inside(self):
             tied = config.tie_word_embeddings
             self.lm_head = Linear(config.n_embd, config.vocab_size, bias=False, tied=tied, name="lm_head")
         self.tie_weights()
@@ -63,9 +80,10 @@ class LMHead(PreTrainedModel):
             Others: as the backbone's.
 
         Raises:
-            InputError: lists every argument of a wrong shape.
+            InputError: lists every argument of a wrong shape or value.
         """
-        check_labels(labels, input_ids, inputs_embeds)
+        tokens = input_ids if inputs_embeds is None else inputs_embeds
+        self.check_labels(tokens, labels=labels, logits_to_keep=logits_to_keep)
         output = self.transformer(
             input_ids,
             past_key_values=past_key_values,
@@ -85,8 +103,293 @@ class LMHead(PreTrainedModel):
         x = output.pop("last_hidden_state")
         loss = None if labels is None else next_token_loss(self.lm_head(x), labels)
         logits = self.lm_head(keep(x, logits_to_keep))
-        output = CausalLMOutput(output, loss=loss, logits=logits)
-        return output if (self.config.return_dict if return_dict is None else return_dict) else output.to_tuple()
+        return self.result(CausalLMOutput(output, loss=loss, logits=logits), return_dict)
+
+
+class DoubleHeads(Head):
+    """A backbone with a language model head and a score of each choice (Radford et al. 2018, sec. 3.3)."""
+
+    head = "DoubleHeadsModel"
+
+    def __init__(self, config: GPTConfig, seed: int | None = 0, **kwargs: Any):
+        super().__init__(config, seed, **kwargs)
+        with inside(self):
+            tied = config.tie_word_embeddings
+            self.lm_head = Linear(config.n_embd, config.vocab_size, bias=False, tied=tied, name="lm_head")
+            self.multiple_choice_head = Summary(config, name="multiple_choice_head")
+        self.tie_weights()
+        self.init_weights(seed)
+
+    def call(
+        self,
+        input_ids: Tensor | None = None,
+        past_key_values: Any = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        head_mask: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        mc_token_ids: Tensor | None = None,
+        labels: Tensor | None = None,
+        mc_labels: Tensor | None = None,
+        use_cache: bool | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        logits_to_keep: int | Tensor = 0,
+        training: bool | None = None,
+    ) -> DoubleHeadsModelOutput | tuple[Any, ...]:
+        """Computes the logits of each next token and a score of each choice, and a loss of each where labels are given.
+
+        Args:
+            input_ids: (B, C, T); or (B, T), whose rows are the choices of one question.
+            mc_token_ids: (B, C), the token that stands for each choice; by default its last real one.
+            labels: (B, C, T), as the language model head's.
+            mc_labels: (B,), the right choice of each question; -100 is not counted.
+            Others: as the language model head's.
+
+        Raises:
+            InputError: lists every argument of a wrong shape or value.
+        """
+        tokens = input_ids if inputs_embeds is None else inputs_embeds
+        self.check_labels(
+            tokens,
+            mc_token_ids=mc_token_ids,
+            labels=labels,
+            mc_labels=mc_labels,
+            logits_to_keep=logits_to_keep,
+        )
+        past = read_past(self.config, past_key_values)
+        output = self.transformer(
+            input_ids,
+            past_key_values=past,
+            attention_mask=attention_mask,
+            token_type_ids=token_type_ids,
+            position_ids=position_ids,
+            head_mask=head_mask,
+            inputs_embeds=inputs_embeds,
+            use_cache=use_cache,
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
+            return_dict=True,
+            training=training,
+        )
+        x = output.pop("last_hidden_state")
+        loss = None if labels is None else next_token_loss(self.lm_head(x), labels)
+        logits = self.lm_head(keep(x, logits_to_keep))
+        real = real_tokens(self.config, input_ids, attention_mask, past, ops.shape(x)[-2])
+        mc_logits = self.multiple_choice_head(x, real, mc_token_ids, training=training)
+        mc_loss = None if mc_labels is None else mean_cross_entropy(mc_logits, mc_labels)
+        output = DoubleHeadsModelOutput(output, loss=loss, mc_loss=mc_loss, logits=logits, mc_logits=mc_logits)
+        return self.result(output, return_dict)
+
+
+class Summary(keras.Layer):
+    """One score, or one vector, for each sequence: pooling over its real tokens, projection, activation."""
+
+    def __init__(self, config: GPTConfig, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.kind = config.summary_type
+        self.is_score = config.has_choice_scores
+        self.act = config.summary_act
+        with inside(self):
+            self.first_dropout = keras.layers.Dropout(config.summary_first_dropout, name="first_dropout")
+            self.summary = Linear(config.n_embd, config.n_summary, name="summary") if config.summary_use_proj else None
+            self.last_dropout = keras.layers.Dropout(config.summary_last_dropout or 0.0, name="last_dropout")
+
+    def call(
+        self, x: Tensor, real: Tensor | None, chosen: Tensor | None, training: bool | None = None
+    ) -> Tensor:  # (..., T, E), (..., T), (...) -> (...) or (..., E)
+        x = self.first_dropout(pool(x, self.kind, real, chosen), training=training)
+        x = x if self.summary is None else self.summary(x)
+        x = self.last_dropout(ACTIVATIONS[self.act](x), training=training)
+        return ops.squeeze(x, -1) if self.is_score else x
+
+
+class SequenceClassification(Head):
+    """A backbone with a classifier of the last real token, which stands for the sequence."""
+
+    head = "ForSequenceClassification"
+
+    def __init__(self, config: GPTConfig, seed: int | None = 0, **kwargs: Any):
+        super().__init__(config, seed, **kwargs)
+        with inside(self):
+            self.score = Linear(config.n_embd, config.num_labels, bias=False, name="score")
+        self.init_weights(seed)
+
+    def call(
+        self,
+        input_ids: Tensor | None = None,
+        past_key_values: Any = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        head_mask: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        use_cache: bool | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        training: bool | None = None,
+    ) -> SequenceClassifierOutput | tuple[Any, ...]:
+        """Computes the logits of each sequence's classes, and the loss where labels are given.
+
+        Args:
+            input_ids: (B, T). The last token of a row that is not `config.pad_token_id` stands for it; without a
+                pad id, the last that the attention mask shows.
+            labels: (B,) integers: the class of each row, -100 is not counted. (B,) of any dtype where there is one
+                class: a number to come close to. (B, L) floats: 1 where a class applies, 0 where not.
+                `config.problem_type` says which is meant where this cannot.
+            Others: as the backbone's.
+
+        Raises:
+            InputError: lists every argument of a wrong shape or value; or padding cannot be told from tokens.
+        """
+        tokens = input_ids if inputs_embeds is None else inputs_embeds
+        self.check_labels(tokens, labels=labels)
+        self.require_padding(tokens, attention_mask)
+        past = read_past(self.config, past_key_values)
+        output = self.transformer(
+            input_ids,
+            past_key_values=past,
+            attention_mask=attention_mask,
+            token_type_ids=token_type_ids,
+            position_ids=position_ids,
+            head_mask=head_mask,
+            inputs_embeds=inputs_embeds,
+            use_cache=use_cache,
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
+            return_dict=True,
+            training=training,
+        )
+        x = output.pop("last_hidden_state")
+        real = real_tokens(self.config, input_ids, attention_mask, past, ops.shape(x)[-2])
+        logits = self.score(pool(x, "last", real))
+        loss = None if labels is None else problem_loss(problem_type(self.config, labels), logits, labels)
+        return self.result(SequenceClassifierOutput(output, loss=loss, logits=logits), return_dict)
+
+
+class TokenClassification(Head):
+    """A backbone with a classifier of each token."""
+
+    head = "ForTokenClassification"
+
+    def __init__(self, config: GPTConfig, seed: int | None = 0, **kwargs: Any):
+        super().__init__(config, seed, **kwargs)
+        with inside(self):
+            self.dropout = keras.layers.Dropout(config.classifier_rate, name="dropout")
+            self.classifier = Linear(config.n_embd, config.num_labels, name="classifier")
+        self.init_weights(seed)
+
+    def call(
+        self,
+        input_ids: Tensor | None = None,
+        past_key_values: Any = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        head_mask: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        use_cache: bool | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        training: bool | None = None,
+    ) -> TokenClassifierOutput | tuple[Any, ...]:
+        """Computes the logits of each token's classes, and the loss where labels are given.
+
+        Args:
+            labels: (B, T), the class of each token; -100 is not counted.
+            use_cache: without effect, as this head returns no cache.
+            Others: as the backbone's.
+
+        Raises:
+            InputError: lists every argument of a wrong shape or value.
+        """
+        tokens = input_ids if inputs_embeds is None else inputs_embeds
+        self.check_labels(tokens, labels=labels)
+        output = self.transformer(
+            input_ids,
+            past_key_values=past_key_values,
+            attention_mask=attention_mask,
+            token_type_ids=token_type_ids,
+            position_ids=position_ids,
+            head_mask=head_mask,
+            inputs_embeds=inputs_embeds,
+            use_cache=False,
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
+            return_dict=True,
+            training=training,
+        )
+        x = output.pop("last_hidden_state")
+        logits = self.classifier(self.dropout(x, training=training))
+        loss = None if labels is None else mean_cross_entropy(logits, labels)
+        return self.result(TokenClassifierOutput(output, loss=loss, logits=logits), return_dict)
+
+
+class QuestionAnswering(Head):
+    """A backbone with a score of each token as the start, and one as the end, of an answer."""
+
+    head = "ForQuestionAnswering"
+
+    def __init__(self, config: GPTConfig, seed: int | None = 0, **kwargs: Any):
+        super().__init__(config, seed, **kwargs)
+        with inside(self):
+            self.qa_outputs = Linear(config.n_embd, config.n_span, name="qa_outputs")
+        self.init_weights(seed)
+
+    def call(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        head_mask: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        start_positions: Tensor | None = None,
+        end_positions: Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        training: bool | None = None,
+    ) -> QuestionAnsweringOutput | tuple[Any, ...]:
+        """Computes the logits of an answer's first and last token, and the loss where positions are given.
+
+        Args:
+            start_positions, end_positions: (B,), the first and the last token of each answer; a position that is
+                not among the tokens is not counted.
+            Others: as the backbone's.
+
+        Raises:
+            InputError: lists every argument of a wrong shape or value.
+        """
+        tokens = input_ids if inputs_embeds is None else inputs_embeds
+        spans = {"start_positions": start_positions, "end_positions": end_positions}
+        self.check_labels(tokens, **spans)
+        output = self.transformer(
+            input_ids,
+            attention_mask=attention_mask,
+            token_type_ids=token_type_ids,
+            position_ids=position_ids,
+            head_mask=head_mask,
+            inputs_embeds=inputs_embeds,
+            use_cache=False,
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
+            return_dict=True,
+            training=training,
+        )
+        x = self.qa_outputs(output.pop("last_hidden_state"))  # (B, T, 2)
+        start, end = x[..., 0], x[..., 1]
+        loss = None
+        if start_positions is not None and end_positions is not None:
+            loss = (span_loss(start, start_positions) + span_loss(end, end_positions)) / 2
+        output = QuestionAnsweringOutput(output, loss=loss, start_logits=start, end_logits=end)
+        return self.result(output, return_dict)
 
 
 @keras.saving.register_keras_serializable("gptzoo")
@@ -105,24 +408,65 @@ class OpenAIGPTLMHeadModel(LMHead):
     backbone_class = OpenAIGPTModel
 
 
-def keep(x: Tensor, wanted: int | Tensor) -> Tensor:  # (..., T, E) -> (..., K, E)
-    """Selects the last `wanted` tokens (0: all), or those that an array of indices names."""
-    if isinstance(wanted, int):
-        return x[..., -wanted:, :] if wanted else x
-    return ops.take(x, wanted, axis=-2)
+@keras.saving.register_keras_serializable("gptzoo")
+class GPT2DoubleHeadsModel(DoubleHeads):
+    """GPT-2 with a language model head and a multiple choice head."""
+
+    config_class = GPT2Config
+    backbone_class = GPT2Model
 
 
-def next_token_loss(logits: Tensor, labels: Tensor) -> Tensor:  # (..., T, V), (..., T) -> ()
-    """Mean cross-entropy of token t + 1 given the logits of token t, over labels other than -100."""
-    return mean_cross_entropy(logits[..., :-1, :], labels[..., 1:])
+@keras.saving.register_keras_serializable("gptzoo")
+class OpenAIGPTDoubleHeadsModel(DoubleHeads):
+    """GPT with a language model head and a multiple choice head."""
+
+    config_class = OpenAIGPTConfig
+    backbone_class = OpenAIGPTModel
 
 
-def mean_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:  # (..., V), (...) -> ()
-    """Mean over labels other than -100, in float32 at least; 0 with a zero gradient if there are none."""
-    log_p, labels = ops.log_softmax(at_least_float32(logits), axis=-1), ops.cast(labels, "int32")
-    counted = labels != -100
-    # Compiled code cannot raise: any other label outside the vocabulary gives NaN.
-    inside = (labels >= 0) & (labels < logits.shape[-1])
-    picked = ops.take_along_axis(log_p, ops.where(inside, labels, 0)[..., None], axis=-1)[..., 0]
-    picked = ops.where(counted, ops.where(inside, picked, float("nan")), 0.0)
-    return -ops.sum(picked) / ops.cast(ops.maximum(ops.sum(ops.cast(counted, "int32")), 1), log_p.dtype)
+@keras.saving.register_keras_serializable("gptzoo")
+class GPT2ForSequenceClassification(SequenceClassification):
+    """GPT-2 with a classifier of sequences."""
+
+    config_class = GPT2Config
+    backbone_class = GPT2Model
+
+
+@keras.saving.register_keras_serializable("gptzoo")
+class OpenAIGPTForSequenceClassification(SequenceClassification):
+    """GPT with a classifier of sequences."""
+
+    config_class = OpenAIGPTConfig
+    backbone_class = OpenAIGPTModel
+
+
+@keras.saving.register_keras_serializable("gptzoo")
+class GPT2ForTokenClassification(TokenClassification):
+    """GPT-2 with a classifier of tokens."""
+
+    config_class = GPT2Config
+    backbone_class = GPT2Model
+
+
+@keras.saving.register_keras_serializable("gptzoo")
+class OpenAIGPTForTokenClassification(TokenClassification):
+    """GPT with a classifier of tokens."""
+
+    config_class = OpenAIGPTConfig
+    backbone_class = OpenAIGPTModel
+
+
+@keras.saving.register_keras_serializable("gptzoo")
+class GPT2ForQuestionAnswering(QuestionAnswering):
+    """GPT-2 with a finder of answers in a text."""
+
+    config_class = GPT2Config
+    backbone_class = GPT2Model
+
+
+@keras.saving.register_keras_serializable("gptzoo")
+class OpenAIGPTForQuestionAnswering(QuestionAnswering):
+    """GPT with a finder of answers in a text."""
+
+    config_class = OpenAIGPTConfig
+    backbone_class = OpenAIGPTModel

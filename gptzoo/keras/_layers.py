@@ -11,9 +11,11 @@ from math import pi
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from gptzoo.config import GPTConfig
+from gptzoo.inputs import ArrayKind
 
 Tensor = Any  # of Keras' backend
 
@@ -136,6 +138,20 @@ def by_rows(product: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:  # (..., 
     """Multiplies two matrices in place of more axes, as ops.matmul does, which is in float32 at most on PyTorch."""
     y = product(ops.reshape(x, (-1, x.shape[-1])))  # (M, n_out)
     return ops.reshape(y, (*ops.shape(x)[:-1], y.shape[-1]))
+
+
+def host_values(x: Tensor) -> np.ndarray | None:
+    """Returns the values of a tensor that is in host memory; None where it is symbolic, or where looking would wait."""
+    if "cpu" not in str(getattr(x, "device", "")).lower():
+        return None
+    try:
+        values: np.ndarray = ops.convert_to_numpy(x)
+    except (NotImplementedError, TypeError, RuntimeError):  # how each backend says that it is traced
+        return None
+    return values
+
+
+ARRAYS = ArrayKind(lambda x: ops.is_tensor(x) or isinstance(x, keras.KerasTensor), "an array", host_values)
 
 
 def at_least_float32(x: Tensor) -> Tensor:

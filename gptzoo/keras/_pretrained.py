@@ -13,15 +13,16 @@ import numpy as np
 from keras import ops
 
 from gptzoo import weights
-from gptzoo.cache import StaticCache
+from gptzoo.cache import StaticCache, cache_shape
 from gptzoo.checkpoint import LoadReport, open_checkpoint, plan_load, save_checkpoint
 from gptzoo.config import DTYPES, GPTConfig, dtype_name
-from gptzoo.errors import ConfigError, InputError
+from gptzoo.errors import ConfigError
 from gptzoo.heads import class_name
 from gptzoo.keras._attention import require_flash
 from gptzoo.keras._calls import KerasModel
 from gptzoo.keras._generation import GenerationMixin
 from gptzoo.keras._layers import Tensor
+from gptzoo.outputs import ModelOutput
 
 
 class PreTrainedModel(KerasModel, GenerationMixin):
@@ -30,7 +31,8 @@ class PreTrainedModel(KerasModel, GenerationMixin):
     Args:
         config: of the model's family.
         seed: of the initial values, which are the same numbers in every framework; None leaves the weights zero.
-        dtype: of the weights and the computation, or a Keras policy such as "mixed_float16"; None: Keras' own.
+        dtype: of the weights and the computation, or a Keras policy such as "mixed_float16"; None: the config's, or
+            Keras' own.
         kwargs: `name` and `trainable`, as of every Keras layer.
 
     Attributes:
@@ -44,11 +46,11 @@ class PreTrainedModel(KerasModel, GenerationMixin):
     load_report: LoadReport | None = None
 
     def __init__(self, config: GPTConfig, seed: int | None = 0, dtype: Any = None, **kwargs: Any):
-        policy = to_policy(keras.config.dtype_policy() if dtype is None else dtype)
-        super().__init__(dtype=policy, autocast=False, **kwargs)  # labels and masks come as they are; see `cast`
         if not isinstance(config, self.config_class):
             raise ConfigError(f"{type(self).__name__} needs a {self.config_class.__name__}, got {config!r:.80}")
         config.validate()
+        policy = to_policy(next(one for one in (dtype, config.dtype, keras.config.dtype_policy()) if one is not None))
+        super().__init__(dtype=policy, autocast=False, **kwargs)  # labels and masks come as they are; see `cast`
         if config.attn_implementation == "flash_attention_2":
             require_flash(config, self.compute_dtype)
         self.config = config
@@ -78,8 +80,8 @@ class PreTrainedModel(KerasModel, GenerationMixin):
         Args:
             path: a checkpoint directory, or the name of a bundled model.
             config: to be used in place of the checkpoint's own.
-            dtype: of the weights and the computation, or a Keras policy such as "mixed_float16"; None or "auto": as
-                stored.
+            dtype: of the weights and the computation, or a Keras policy such as "mixed_float16"; None or "auto": that
+                of `config`, or as stored.
             device: where the weights go, as `keras.device` names it.
             seed: for a head that the checkpoint does not have.
             overrides: config fields that win over the checkpoint's, such as `attn_implementation="eager"`.
@@ -89,11 +91,12 @@ class PreTrainedModel(KerasModel, GenerationMixin):
         """
         dtype = overrides.pop("torch_dtype", dtype)  # its older name
         checkpoint = open_checkpoint(path)
-        config = cls.config_class.derive(config or checkpoint.config, **overrides)
+        given = config
+        config = cls.config_class.derive(given or checkpoint.config, **overrides)
         plan = plan_load(checkpoint, config, cls.head)
-        policy = to_policy(plan.dtype if dtype is None or dtype == "auto" else dtype)
+        policy = to_policy(plan.chosen_dtype(dtype, given))
         config.dtype = policy.variable_dtype
-        with keras.device(device) if device else nullcontext():
+        with on_device(device):
             model = cls(config, seed=None, dtype=policy)  # zeros: Keras has no weights without values
             for name, array in plan.values(seed):
                 model.set_weight(name, array)
@@ -138,12 +141,13 @@ class PreTrainedModel(KerasModel, GenerationMixin):
         Raises:
             InputError: the config has fewer positions.
         """
-        config = self.config
-        if not 1 <= max_length <= config.n_positions:
-            raise InputError(f"max_length: {max_length}, expected 1 to {config.n_positions} (n_positions)")
-        shape = (batch_size, config.n_head, max_length, config.head_dim)
-        layers = tuple((self.zeros(shape), self.zeros(shape)) for _ in range(config.n_layer))
+        shape = cache_shape(self.config, batch_size, max_length)
+        layers = tuple((self.zeros(shape), self.zeros(shape)) for _ in range(self.config.n_layer))
         return StaticCache(layers, ops.zeros((), dtype="int32"))
+
+    def result(self, output: ModelOutput, return_dict: bool | None) -> Any:
+        """Returns an output as it is, or as a tuple, as the call or else the config asks."""
+        return output if (self.config.return_dict if return_dict is None else return_dict) else output.to_tuple()
 
     def zeros(self, shape: tuple[int, ...]) -> Tensor:
         return ops.zeros(shape, dtype=self.compute_dtype)
@@ -159,6 +163,22 @@ class PreTrainedModel(KerasModel, GenerationMixin):
     def __repr__(self) -> str:
         name = class_name(self.config, self.head)
         return f"{name}({self.num_parameters():,} parameters, {self.dtype_policy.name})"
+
+
+def on_device(device: Any) -> Any:
+    """Returns a scope in which arrays go to a device.
+
+    Raises:
+        InputError: there is none of this name.
+    """
+    if device is None:
+        return nullcontext()
+    try:
+        with keras.device(device):
+            ops.zeros(())
+    except (RuntimeError, TypeError, ValueError) as problem:
+        raise InputError(f"device: {device!r}: {str(problem).splitlines()[0]}") from None
+    return keras.device(device)
 
 
 def to_policy(dtype: Any) -> keras.DTypePolicy:

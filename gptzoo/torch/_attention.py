@@ -49,11 +49,11 @@ class Context:
         """Puts the new keys and values behind the cached ones of a block."""
         if isinstance(self.past, StaticCache):
             past_k, past_v = self.past.layers[layer]
-            k = past_k.index_copy(2, self.queries, k.to(past_k.dtype))
-            v = past_v.index_copy(2, self.queries, v.to(past_v.dtype))
+            k = past_k.to(k.dtype).index_copy(2, self.queries, k)
+            v = past_v.to(v.dtype).index_copy(2, self.queries, v)
         elif self.past is not None:
             past_k, past_v = self.past[layer]
-            k, v = torch.cat((past_k, k), dim=2), torch.cat((past_v, v), dim=2)
+            k, v = torch.cat((past_k.to(k.dtype), k), dim=2), torch.cat((past_v.to(v.dtype), v), dim=2)
         if self.use_cache:
             self.present.append((k, v))
         return k, v

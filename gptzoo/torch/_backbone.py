@@ -12,9 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gptzoo.cache import Layers, StaticCache, normalise_past, past_length
+from gptzoo.config import GPTConfig
 from gptzoo.inputs import check_inputs
 from gptzoo.outputs import BaseModelOutput
 from gptzoo.torch._attention import Context
+from gptzoo.torch._layers import ARRAYS
 from gptzoo.torch._pretrained import PreTrainedModel
 
 
@@ -68,9 +70,10 @@ class Backbone(PreTrainedModel):
             InputError: lists every argument of a wrong shape.
         """
         config = self.config
-        past = normalise_past(past_key_values, config.n_layer, lambda x: x.transpose(1, 2))
+        past = read_past(config, past_key_values)
         shape = check_inputs(
             config,
+            ARRAYS,
             past,
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -108,7 +111,7 @@ class Backbone(PreTrainedModel):
             attentions=tuple(ctx.attentions) if ctx.output_attentions else None,
             cross_attentions=tuple(ctx.cross_attentions) if ctx.cross_attentions else None,
         )
-        return output if (config.return_dict if return_dict is None else return_dict) else output.to_tuple()
+        return self.result(output, return_dict)
 
     def embed(self, ids: Tensor | None, embeds: Tensor | None) -> Tensor:  # (..., T) or (..., T, E) -> (B, T, E)
         if ids is not None:
@@ -123,6 +126,11 @@ class Backbone(PreTrainedModel):
             states.append(x)
             x = block(x, ctx)
         return self.final_norm(x), states
+
+
+def read_past(config: GPTConfig, past_key_values: Any) -> Layers | StaticCache | None:
+    """Brings any layout of `past_key_values` to one of ours."""
+    return normalise_past(past_key_values, config.n_layer, lambda x: x.transpose(1, 2))
 
 
 def flat(ids: Tensor) -> Tensor:  # (..., T) -> (B, T)

@@ -8,11 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gptzoo.config import GPTConfig
+from gptzoo.inputs import ArrayKind
 
 # Canonical name (a value of gptzoo.config.ACTIVATIONS) -> function.
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -93,6 +95,20 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:  # (B, T, E) -> (B, T, E)
         return self.dropout(self.c_proj(ACTIVATIONS[self.act](self.c_fc(x))))
+
+
+def host_values(x: Tensor) -> np.ndarray | None:
+    """Returns the values of a tensor that is in host memory; None where it is traced, or where looking would wait."""
+    traced = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined]
+    if traced or type(x) is not Tensor or x.device.type != "cpu":
+        return None
+    try:
+        return x.detach().numpy()
+    except RuntimeError:  # inside torch.func.vmap
+        return None
+
+
+ARRAYS = ArrayKind(lambda x: isinstance(x, Tensor), "a torch.Tensor", host_values)
 
 
 def at_least_float32(x: Tensor) -> Tensor:

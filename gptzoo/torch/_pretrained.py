@@ -11,11 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from gptzoo import weights
-from gptzoo.cache import StaticCache
+from gptzoo.cache import StaticCache, cache_shape
 from gptzoo.checkpoint import LoadReport, open_checkpoint, plan_load, save_checkpoint
 from gptzoo.config import GPTConfig, dtype_name
 from gptzoo.errors import ConfigError, InputError
 from gptzoo.heads import class_name
+from gptzoo.outputs import ModelOutput
 from gptzoo.torch._attention import require_flash
 from gptzoo.torch._generation import GenerationMixin
 
@@ -24,7 +25,7 @@ class PreTrainedModel(nn.Module, GenerationMixin):
     """Base of all models.
 
     Args:
-        config: of the model's family.
+        config: of the model's family; its `dtype` is that of the weights and the computation, float32 if None.
         seed: of the initial values, which are the same numbers in every framework; None leaves the weights unfilled.
 
     Attributes:
@@ -48,6 +49,8 @@ class PreTrainedModel(nn.Module, GenerationMixin):
 
     def init_weights(self, seed: int | None = 0) -> None:
         """Fills every weight with its initial value from the weight table; None leaves the weights as they are."""
+        if self.config.dtype is not None:
+            self.to(getattr(torch, self.config.dtype))
         if seed is None or self.device.type == "meta":
             return
         for name, spec in weights.specs(self.config, self.head).items():
@@ -70,7 +73,7 @@ class PreTrainedModel(nn.Module, GenerationMixin):
         Args:
             path: a checkpoint directory, or the name of a bundled model.
             config: to be used in place of the checkpoint's own.
-            dtype: of the weights and the computation; None or "auto": as stored.
+            dtype: of the weights and the computation; None or "auto": that of `config`, or as stored.
             device: where the weights go.
             seed: for a head that the checkpoint does not have.
             overrides: config fields that win over the checkpoint's, such as `attn_implementation="eager"`.
@@ -80,9 +83,10 @@ class PreTrainedModel(nn.Module, GenerationMixin):
         """
         dtype = overrides.pop("torch_dtype", dtype)  # its older name
         checkpoint = open_checkpoint(path)
-        config = cls.config_class.derive(config or checkpoint.config, **overrides)
+        given, device = config, to_device(device)
+        config = cls.config_class.derive(given or checkpoint.config, **overrides)
         plan = plan_load(checkpoint, config, cls.head)
-        config.dtype = dtype_name(plan.dtype if dtype in (None, "auto") else dtype)
+        config.dtype = dtype_name(plan.chosen_dtype(dtype, given))
         with torch.device("meta"):  # shapes only: nothing is filled twice
             model = cls(config, seed=None)
         for name, array in plan.values(seed):
@@ -125,12 +129,13 @@ class PreTrainedModel(nn.Module, GenerationMixin):
         Raises:
             InputError: the config has fewer positions.
         """
-        config = self.config
-        if not 1 <= max_length <= config.n_positions:
-            raise InputError(f"max_length: {max_length}, expected 1 to {config.n_positions} (n_positions)")
-        shape = (batch_size, config.n_head, max_length, config.head_dim)
-        layers = tuple((self.zeros(shape), self.zeros(shape)) for _ in range(config.n_layer))
+        shape = cache_shape(self.config, batch_size, max_length)
+        layers = tuple((self.zeros(shape), self.zeros(shape)) for _ in range(self.config.n_layer))
         return StaticCache(layers, torch.zeros((), dtype=torch.long, device=self.device))
+
+    def result(self, output: ModelOutput, return_dict: bool | None) -> Any:
+        """Returns an output as it is, or as a tuple, as the call or else the config asks."""
+        return output if (self.config.return_dict if return_dict is None else return_dict) else output.to_tuple()
 
     def zeros(self, shape: tuple[int, ...]) -> Tensor:
         return torch.zeros(shape, dtype=self.dtype, device=self.device)
@@ -154,6 +159,18 @@ class PreTrainedModel(nn.Module, GenerationMixin):
     def __repr__(self) -> str:
         name = class_name(self.config, self.head)
         return f"{name}({self.num_parameters():,} parameters, {dtype_name(self.dtype)}, {self.device})"
+
+
+def to_device(device: Any) -> torch.device | None:
+    """Returns a device by its name.
+
+    Raises:
+        InputError: there is none of this name.
+    """
+    try:
+        return None if device is None else torch.device(device)
+    except RuntimeError as problem:
+        raise InputError(f"device: {device!r}: {str(problem).splitlines()[0]}") from None
 
 
 def to_tensor(array: np.ndarray) -> Tensor:
