@@ -94,7 +94,7 @@ class Backbone(PreTrainedModel):
             encoder_attention_mask=encoder_attention_mask,
         )
         x = self.embed(input_ids, inputs_embeds)  # (B, T, E)
-        mask = full_mask(attention_mask, past)
+        mask = None if attention_mask is None else full_mask(attention_mask, past)
         queries = past_length(past) + jnp.arange(shape[-1], dtype=jnp.int32)
         x = x + self.embed_positions(token_positions(mask, queries) if position_ids is None else flat(position_ids))
         if token_type_ids is not None:
@@ -150,10 +150,8 @@ def flat(ids: Array) -> Array:  # (..., T) -> (B, T)
     return ids.reshape(-1, ids.shape[-1])
 
 
-def full_mask(mask: Array | None, past: Layers | StaticCache | None) -> Array | None:  # (..., S) -> (B, S)
+def full_mask(mask: Array, past: Layers | StaticCache | None) -> Array:  # (..., S) -> (B, S)
     """Flattens the mask, and lengthens it to a static cache's capacity: causality hides what is not yet filled."""
-    if mask is None:
-        return None
     missing = past.capacity - mask.shape[-1] if isinstance(past, StaticCache) else 0
     return jnp.pad(flat(mask) != 0, ((0, 0), (0, missing)), constant_values=True)
 

@@ -86,7 +86,7 @@ class Backbone(PreTrainedModel):
         # Sizes that are known only at run time are in ops.shape, not in the static shape.
         shape = ops.shape(input_ids) if input_ids is not None else ops.shape(inputs_embeds)[:-1]
         x = self.embed(input_ids, inputs_embeds)  # (B, T, E)
-        mask = full_mask(attention_mask, past)
+        mask = None if attention_mask is None else full_mask(attention_mask, past)
         queries = past_length(past) + ops.arange(shape[-1], dtype="int32")
         x = x + self.embed_positions(token_positions(mask, queries) if position_ids is None else flat(position_ids))
         if token_type_ids is not None:
@@ -142,10 +142,8 @@ def flat(ids: Tensor) -> Tensor:  # (..., T) -> (B, T)
     return ops.reshape(ids, (-1, ops.shape(ids)[-1]))
 
 
-def full_mask(mask: Tensor | None, past: Layers | StaticCache | None) -> Tensor | None:  # (..., S) -> (B, S)
+def full_mask(mask: Tensor, past: Layers | StaticCache | None) -> Tensor:  # (..., S) -> (B, S)
     """Flattens the mask, and lengthens it to a static cache's capacity: causality hides what is not yet filled."""
-    if mask is None:
-        return None
     missing = past.capacity - ops.shape(mask)[-1] if isinstance(past, StaticCache) else 0
     return ops.pad(ops.cast(flat(mask), "bool"), ((0, 0), (0, missing)), constant_values=True)
 

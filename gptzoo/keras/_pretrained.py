@@ -16,7 +16,7 @@ from gptzoo import weights
 from gptzoo.cache import StaticCache, cache_shape
 from gptzoo.checkpoint import LoadReport, open_checkpoint, plan_load, save_checkpoint
 from gptzoo.config import DTYPES, GPTConfig, dtype_name
-from gptzoo.errors import ConfigError
+from gptzoo.errors import ConfigError, InputError
 from gptzoo.heads import class_name
 from gptzoo.keras._attention import require_flash
 from gptzoo.keras._calls import KerasModel

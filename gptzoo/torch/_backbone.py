@@ -85,7 +85,7 @@ class Backbone(PreTrainedModel):
             encoder_attention_mask=encoder_attention_mask,
         )
         x = self.embed(input_ids, inputs_embeds)  # (B, T, E)
-        mask = full_mask(attention_mask, past)
+        mask = None if attention_mask is None else full_mask(attention_mask, past)
         queries = past_length(past) + torch.arange(shape[-1], device=x.device)
         x = x + self.embed_positions(token_positions(mask, queries) if position_ids is None else flat(position_ids))
         if token_type_ids is not None:
@@ -137,10 +137,8 @@ def flat(ids: Tensor) -> Tensor:  # (..., T) -> (B, T)
     return ids.reshape(-1, ids.shape[-1])
 
 
-def full_mask(mask: Tensor | None, past: Layers | StaticCache | None) -> Tensor | None:  # (..., S) -> (B, S)
+def full_mask(mask: Tensor, past: Layers | StaticCache | None) -> Tensor:  # (..., S) -> (B, S)
     """Flattens the mask, and lengthens it to a static cache's capacity: causality hides what is not yet filled."""
-    if mask is None:
-        return None
     missing = past.capacity - mask.shape[-1] if isinstance(past, StaticCache) else 0
     return F.pad(flat(mask) != 0, (0, missing), value=True)
 
