@@ -2,7 +2,7 @@
 
 Shapes are symbolic: fields and properties of the config, and
 
-    B batch    T new tokens    S cached and new tokens    X encoder tokens    C choices (where given, before T)
+    B batch    T new tokens    S cached and new tokens    X encoder tokens    C choices: before T, where given
 """
 
 from __future__ import annotations

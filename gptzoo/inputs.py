@@ -170,12 +170,15 @@ def _cache_problems(call: _Call, kind: ArrayKind) -> Iterable[str]:
     first = tuple(layers[0][0].shape)
     length = first[2] if len(first) == 4 else None
     want = (rows, call.config.n_head, length, call.config.head_dim)
-    for i, pair in enumerate(layers):
-        for name, x in zip(("key", "value"), pair, strict=True):
-            if not kind.is_array(x):
-                yield f"past_key_values: {name} {i} is a {type(x).__name__}, expected {kind.name}"
-            elif not fits(tuple(x.shape), want):
-                yield f"past_key_values: {name} {i} has shape {show(tuple(x.shape))}, expected {show(want)}"
+    named = [
+        (f"{name} {i}", x) for i, pair in enumerate(layers) for name, x in zip(("key", "value"), pair, strict=True)
+    ]
+    wrong = [f"{name} is a {type(x).__name__}, expected {kind.name}" for name, x in named if not kind.is_array(x)]
+    for name, x in named:
+        if kind.is_array(x) and not fits(tuple(x.shape), want):
+            wrong.append(f"{name} has shape {show(tuple(x.shape))}, expected {show(want)}")
+    if wrong:
+        yield f"past_key_values: {wrong[0]}" + (f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else "")
 
 
 def _length_problems(call: _Call) -> Iterable[str]:

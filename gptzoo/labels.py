@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -24,8 +25,7 @@ def check_labels(head: str, config: GPTConfig, kind: ArrayKind, tokens: Any, **g
     """
     if not hasattr(tokens, "shape") or all(value is None for value in given.values()):
         return
-    is_embeds = "int" not in str(tokens.dtype)
-    shape = tuple(tokens.shape[:-1] if is_embeds and len(tokens.shape) > 2 else tokens.shape)
+    shape = token_shape(tokens)
     problems: list[str] = []
     for name, value in given.items():
         if value is None or name == "logits_to_keep":
@@ -39,6 +39,11 @@ def check_labels(head: str, config: GPTConfig, kind: ArrayKind, tokens: Any, **g
         problems.append("start_positions and end_positions: one given, expected both or neither")
     if problems:
         raise InputError.listing(f"{class_name(config, head)} call", problems)
+
+
+def token_shape(tokens: Any) -> Shape:  # ids (..., T) or embeddings (..., T, n_embd)
+    is_embeds = "int" not in str(tokens.dtype) and len(tokens.shape) > 2
+    return tuple(tokens.shape[:-1] if is_embeds else tokens.shape)
 
 
 def problem_type(config: GPTConfig, labels: Any) -> str:
@@ -58,13 +63,16 @@ def require_padding(config: GPTConfig, tokens: Any, attention_mask: Any) -> None
     """Checks that the last real token of each row can be told from padding.
 
     Args:
-        tokens: (B, T) `input_ids`, or (B, T, n_embd) `inputs_embeds`.
+        tokens: (..., T) `input_ids`, or (..., T, n_embd) `inputs_embeds`; None: the backbone refuses the call.
 
     Raises:
         InputError: several rows, neither `config.pad_token_id` nor an attention mask.
     """
-    rows = tokens.shape[0] if getattr(tokens, "shape", None) else 1
-    if config.pad_token_id is None and attention_mask is None and rows not in (None, 1):
+    if config.pad_token_id is not None or attention_mask is not None or not hasattr(tokens, "shape"):
+        return
+    shape = token_shape(tokens)[:-1]
+    rows = 1 if None in shape else math.prod(shape)
+    if rows > 1:
         raise InputError(
             f"a batch of {rows} rows without padding information, which the last token of each row depends on: "
             "give attention_mask, or set config.pad_token_id"

@@ -12,18 +12,20 @@ import numpy as np
 from gptzoo import weights
 from gptzoo._extras import FRAMEWORKS
 from gptzoo.config import ACTIVATIONS, CONFIGS, GPTConfig
+from gptzoo.heads import HEADS as HEAD_TABLE
 from gptzoo.heads import class_name
 from gptzoo.parity import Runner
 from gptzoo.parity._runners import runner_of
 
 TESTED = [name for name in os.environ.get("GPTZOO_FRAMEWORKS", ",".join(FRAMEWORKS)).split(",") if name]
-HEADS = ("Model", "LMHeadModel")
+CORE = ("Model", "LMHeadModel")  # they go through every case; the other heads share the same backbones
+HEADS = tuple(HEAD_TABLE)
 CLASSES = [(family, head) for family in CONFIGS for head in HEADS]
 CLASS_IDS = [class_name(CONFIGS[family], head) for family, head in CLASSES]
 ATTENTIONS = ("eager", "sdpa")
 
 TINY: dict[str, Any] = {"vocab_size": 40, "n_positions": 16, "n_embd": 24, "n_layer": 2, "n_head": 3}
-BATCH, TOKENS, HALF = 3, 8, 5
+BATCH, CHOICES, TOKENS, HALF = 3, 4, 8, 5
 PAD = 3
 
 TOLERANCE = 1e-6  # max |error| / max |reference|, float32
@@ -50,7 +52,7 @@ class Case:
     config: dict[str, Any] = field(default_factory=dict)
     before: Callable[[GPTConfig, np.random.Generator], Inputs] | None = None
     families: tuple[str, ...] = tuple(CONFIGS)
-    heads: tuple[str, ...] = HEADS
+    heads: tuple[str, ...] = CORE
 
 
 def ids(config: GPTConfig, rng: np.random.Generator, tokens: int = TOKENS) -> np.ndarray:
@@ -122,12 +124,17 @@ ENCODER_MASK = np.array([[1, 1, 0, 1], [0, 0, 0, 0], [1, 1, 1, 1]])
 ENCODER = {"add_cross_attention": True}
 EVERYTHING = {"output_hidden_states": True, "output_attentions": True}
 GPT2_ONLY, LM_ONLY = ("gpt2",), ("LMHeadModel",)
+DOUBLE, SEQUENCE = ("DoubleHeadsModel",), ("ForSequenceClassification",)
+TOKEN, SPAN = ("ForTokenClassification",), ("ForQuestionAnswering",)
 
 CASES: dict[str, Case] = {
     "plain": Case(_plain),
     "everything": Case(_with(**EVERYTHING)),
     "no_cache": Case(_with(use_cache=False, output_hidden_states=True)),
-    **{f"{side}_padding": Case(_with(attention_mask=mask(side), **EVERYTHING)) for side in ("left", "right", "inner")},
+    **{
+        f"{side}_padding": Case(_with(attention_mask=mask(side), **EVERYTHING), heads=HEADS)
+        for side in ("left", "right", "inner")
+    },
     "float_mask": Case(_with(attention_mask=mask("left").astype(np.float32))),
     "all_padding": Case(_with(attention_mask=np.zeros((BATCH, TOKENS), int), output_hidden_states=True)),
     "token_types": Case(_with(token_type_ids=_types)),
@@ -188,6 +195,143 @@ CASES: dict[str, Case] = {
     **{f"activation_{name}": Case(_plain, {"activation_function": name}, families=GPT2_ONLY) for name in ACTIVATIONS},
     **{f"afn_{name}": Case(_plain, {"afn": name}, families=("openai-gpt",)) for name in ACTIVATIONS},
 }
+
+# What the other heads have beside the backbone, which the cases above go through.
+
+PAD_ID = {"pad_token_id": 39}
+
+
+def _pads(side: str) -> Callable[[GPTConfig, np.random.Generator], Inputs]:
+    """Tokens with the pad id where the mask of that side is 0."""
+    return lambda config, rng: {"input_ids": np.where(mask(side) == 1, ids(config, rng) % 39, 39)}
+
+
+def _choices(**more: Any) -> Callable[[GPTConfig, np.random.Generator], Inputs]:
+    """(B, C, T) tokens with a mask that leaves each choice another length."""
+    lengths = np.arange(BATCH * CHOICES).reshape(BATCH, CHOICES, 1) % (TOKENS - 1) + 1
+    masks = {
+        "left": np.arange(TOKENS)[::-1] < lengths,
+        "right": np.arange(TOKENS) < lengths,
+    }
+
+    def make(config: GPTConfig, rng: np.random.Generator) -> Inputs:
+        extra = {name: value(config, rng) if callable(value) else value for name, value in more.items()}
+        if isinstance(extra.get("attention_mask"), str):
+            extra["attention_mask"] = masks[extra["attention_mask"]].astype(int)
+        return {"input_ids": rng.integers(0, config.vocab_size, (BATCH, CHOICES, TOKENS))} | extra
+
+    return make
+
+
+def _choice_labels(config: GPTConfig, rng: np.random.Generator) -> np.ndarray:
+    tokens = rng.integers(0, config.vocab_size, (BATCH, CHOICES, TOKENS))
+    return np.where(rng.random(tokens.shape) < 0.3, -100, tokens)
+
+
+def _classes(*shape: int, dtype: str = "int64") -> Callable[[GPTConfig, np.random.Generator], np.ndarray]:
+    return lambda config, rng: rng.integers(0, config.num_labels, shape).astype(dtype)
+
+
+def _numbers(*shape: int) -> Callable[[GPTConfig, np.random.Generator], np.ndarray]:
+    return lambda config, rng: rng.standard_normal(shape).astype(np.float32)
+
+
+def _labelled(labels: Any, **more: Any) -> Callable[[GPTConfig, np.random.Generator], Inputs]:
+    return _with(labels=labels, attention_mask=mask("right"), **more)
+
+
+def _choice_embeds(config: GPTConfig, rng: np.random.Generator) -> Inputs:
+    return {"inputs_embeds": rng.standard_normal((BATCH, CHOICES, TOKENS, config.n_embd)).astype(np.float32)}
+
+
+THREE = {"id2label": {0: "a", 1: "b", 2: "c"}}
+MULTIPLE = {"problem_type": "multi_label_classification"}
+MC_IDS = np.array([[0, 7, 3, 2], [1, 1, 6, 5], [4, 0, 0, 7]])
+BOTH_LABELS = {"labels": _choice_labels, "mc_labels": np.array([3, 0, 1])}
+
+CASES |= {
+    "choices_everything": Case(_choices(**BOTH_LABELS, **EVERYTHING), heads=DOUBLE),
+    "choices_right": Case(_choices(attention_mask="right", **BOTH_LABELS), heads=DOUBLE),
+    "choices_left": Case(_choices(attention_mask="left", mc_labels=np.array([-100, 0, 1])), heads=DOUBLE),
+    "choices_named": Case(_choices(mc_token_ids=MC_IDS, attention_mask="right"), heads=DOUBLE),
+    "choices_embeds": Case(_choice_embeds, heads=DOUBLE),
+    "choices_ignored": Case(_choices(mc_labels=np.full(BATCH, -100)), heads=DOUBLE),
+    "choices_pad_id": Case(_pads("inner"), PAD_ID, heads=DOUBLE),
+    "choices_cache": Case(
+        lambda config, rng: {"input_ids": np.random.default_rng(1).integers(0, 40, (BATCH, CHOICES, TOKENS))[..., 5:]},
+        before=lambda config, rng: {"input_ids": rng.integers(0, 40, (BATCH, CHOICES, 5))},
+        heads=DOUBLE,
+    ),
+    "choices_one_question": Case(_with(mc_labels=np.array(2), labels=_labels, logits_to_keep=1), heads=DOUBLE),
+    "choices_one_label": Case(_with(mc_labels=np.array([2])), heads=DOUBLE),
+    **{
+        f"summary_{kind}_{side}": Case(
+            _choices(attention_mask=side, mc_labels=np.array([3, 0, 1])), {"summary_type": kind}, heads=DOUBLE
+        )
+        for kind in ("first", "last", "mean")
+        for side in ("left", "right")
+    },
+    "summary_mean": Case(_choices(), {"summary_type": "mean"}, heads=DOUBLE),
+    "summary_activation": Case(_choices(), {"summary_activation": "tanh"}, heads=DOUBLE),
+    "summary_gelu": Case(_choices(), {"summary_activation": "gelu"}, heads=DOUBLE),
+    "summary_vector": Case(_choices(), {"summary_proj_to_labels": False}, heads=DOUBLE),
+    "summary_no_projection": Case(_choices(), {"summary_use_proj": False}, heads=DOUBLE),
+    "summary_ignores_labels": Case(_choices(), THREE, heads=DOUBLE),
+    "choices_untied": Case(_choices(), {"tie_word_embeddings": False}, heads=DOUBLE),
+    **{f"{side}_pad_id": Case(_pads(side), PAD_ID, heads=SEQUENCE) for side in ("left", "right", "inner")},
+    "all_pads": Case(lambda c, rng: {"input_ids": np.full((BATCH, TOKENS), 3)}, {"pad_token_id": 3}, heads=SEQUENCE),
+    "pad_id_and_embeds": Case(_embeds, PAD_ID, heads=SEQUENCE),
+    "one_row": Case(lambda config, rng: {"input_ids": ids(config, rng)[:1]}, heads=SEQUENCE),
+    "cache_mask": Case(_part(HALF, TOKENS, "right"), before=_part(0, HALF, "right"), heads=SEQUENCE),
+    **{
+        f"classes_{dtype}": Case(_labelled(_classes(BATCH, dtype=dtype)), THREE, heads=SEQUENCE)
+        for dtype in ("int64", "int32", "int8", "uint8")
+    },
+    "classes_column": Case(_labelled(_classes(BATCH, 1)), THREE, heads=SEQUENCE),
+    "classes_ignored": Case(_labelled(np.array([1, -100, 2])), THREE, heads=SEQUENCE),
+    "classes_none": Case(_labelled(np.full(BATCH, -100)), THREE, heads=SEQUENCE),
+    "numbers": Case(_labelled(_numbers(BATCH)), {"id2label": {0: "score"}}, heads=SEQUENCE),
+    "numbers_column": Case(_labelled(_numbers(BATCH, 1)), {"id2label": {0: "score"}}, heads=SEQUENCE),
+    "numbers_whole": Case(_labelled(np.array([3, -1, 0])), {"id2label": {0: "score"}}, heads=SEQUENCE),
+    "numbers_three": Case(_labelled(_numbers(BATCH, 3)), THREE | {"problem_type": "regression"}, heads=SEQUENCE),
+    "multiple": Case(
+        _labelled(lambda config, rng: rng.random((BATCH, 3)).round().astype(np.float32)), THREE, heads=SEQUENCE
+    ),
+    "multiple_flags": Case(_labelled(lambda config, rng: rng.random((BATCH, 3)) < 0.5), THREE, heads=SEQUENCE),
+    "multiple_whole": Case(_labelled(_classes(BATCH, 3)), THREE | MULTIPLE, heads=SEQUENCE),
+    "token_classes": Case(
+        _with(labels=lambda config, rng: np.where(mask("right") == 1, rng.integers(0, 3, (BATCH, TOKENS)), -100)),
+        THREE,
+        heads=TOKEN,
+    ),
+    "token_classes_none": Case(_with(labels=np.full((BATCH, TOKENS), -100)), THREE, heads=TOKEN),
+    "token_classes_int8": Case(_with(labels=_classes(BATCH, TOKENS, dtype="int8")), THREE, heads=TOKEN),
+    "token_one_class": Case(_with(labels=np.zeros((BATCH, TOKENS), int)), {"id2label": {0: "only"}}, heads=TOKEN),
+    "spans": Case(_with(start_positions=np.array([0, 3, 7]), end_positions=np.array([1, 3, 7])), heads=SPAN),
+    "spans_column": Case(
+        _with(start_positions=np.array([[0], [3], [7]]), end_positions=np.array([[1], [3], [7]])), heads=SPAN
+    ),
+    "spans_outside": Case(_with(start_positions=np.array([0, -1, 8]), end_positions=np.array([99, 3, -7])), heads=SPAN),
+    "spans_nowhere": Case(_with(start_positions=np.full(3, 8), end_positions=np.full(3, -1)), heads=SPAN),
+}
+
+
+def labels(head: str) -> Inputs:
+    """Labels of every loss of a head, for `Runner` calls on (B, T) tokens."""
+    rng, shape = np.random.default_rng(3), (BATCH, TOKENS)
+    return {
+        "Model": {},
+        "LMHeadModel": {"labels": rng.integers(0, 39, shape)},
+        "DoubleHeadsModel": {"labels": rng.integers(0, 39, shape), "mc_labels": np.array([1])},
+        "ForSequenceClassification": {"labels": np.array([1, 0, 1])},
+        "ForTokenClassification": {"labels": rng.integers(0, 2, shape)},
+        "ForQuestionAnswering": {"start_positions": np.array([1, 0, 7]), "end_positions": np.array([2, 0, 7])},
+    }[head]
+
+
+def main_output(head: str) -> str:
+    """The first output that is there without labels."""
+    return next(output.name for output in HEAD_TABLE[head].outputs if "loss" not in output.name)
 
 
 def tiny(family: str, **overrides: Any) -> GPTConfig:

@@ -327,15 +327,17 @@ def test_cross_attention_with_past_matches_transformers():
         past = ours.past_key_values
 
 
-def test_encoder_row_serves_every_choice():
-    """Transformers fails here, unless the caller repeats the encoder's rows; both forms are taken."""
+def test_encoder_has_a_row_for_each_choice():
     config, values = tiny(GPT2Config, "Model", add_cross_attention=True)
-    choices, encoder, mask = ids(2, 3, T), vectors(2, X), np.array([[1, 1, 0, 0, 1], [0, 1, 1, 1, 1]])
-    repeated = {"encoder_hidden_states": encoder.repeat(3, axis=0), "encoder_attention_mask": mask.repeat(3, axis=0)}
-    theirs = Witness(config, "Model", values)(input_ids=choices, **repeated)
-    once = {"encoder_hidden_states": encoder, "encoder_attention_mask": mask}
-    assert_same(forward("Model", config, values, input_ids=choices, **once), theirs)
-    assert_same(forward("Model", config, values, input_ids=choices, **repeated), theirs)
+    choices, encoder, mask = ids(2, 3, T), vectors(6, X), rng().integers(0, 2, (6, X))
+    mask[:, 0] = 1  # Transformers has its own way with rows that mask all
+    inputs = {"input_ids": choices, "encoder_hidden_states": encoder, "encoder_attention_mask": mask}
+    check(config, "Model", values, **inputs)
+    for wrong in (encoder[:2], encoder[:1], vectors(2, 3, X), encoder[..., 1:], encoder[0]):
+        with pytest.raises(InputError, match=r"encoder_hidden_states: shape .* expected \(6, "):
+            forward("Model", config, values, input_ids=choices, encoder_hidden_states=wrong)
+    with pytest.raises(InputError, match="encoder_attention_mask: shape"):
+        forward("Model", config, values, **(inputs | {"encoder_attention_mask": mask[:2]}))
 
 
 def test_encoder_row_that_is_all_masked_sees_all():

@@ -1,11 +1,12 @@
 """The backbones of GPT (Radford et al. 2018) and GPT-2 (Radford et al. 2019) in NumPy float64.
 
 Shapes: B batch, T new tokens, S cached and new tokens, X encoder tokens, N heads, D head size, E n_embd. Choices
-(B, C, T) are rows like others: inputs come as (B, C, T) or as (B * C, T), and B below is the number of rows.
+(B, C, T) are rows like others, and B below is the number of rows, B * C; an encoder has its own states for each.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -125,9 +126,10 @@ def describe(config: GPTConfig, inputs: Inputs, shape: Shape) -> Call:
     if "encoder_hidden_states" in inputs:
         if not config.add_cross_attention:
             raise InputError("encoder_hidden_states: given, but the config has no add_cross_attention")
-        n_rows = int(np.prod(shape[:-1]))
-        call.encoder = each_row(inputs["encoder_hidden_states"].astype(np.float64), n_rows)
-        call.encoder_visible = each_row(visible_encoder(inputs), n_rows)
+        states = inputs["encoder_hidden_states"]
+        expect("encoder_hidden_states", states, (math.prod(shape[:-1]), *states.shape[1:2], config.n_embd))
+        call.encoder = states.astype(np.float64)
+        call.encoder_visible = visible_encoder(inputs)
     return call
 
 
@@ -151,22 +153,29 @@ def visible_encoder(inputs: Inputs) -> Array:  # (B, 1, 1, X)
     return visible | ~visible.any(axis=-1, keepdims=True)
 
 
-def each_row(array: Array, n_rows: int) -> Array:  # (B, ...) -> (B * C, ...)
-    """An encoder's row serves every choice of its batch row."""
-    return np.repeat(array, n_rows // len(array), axis=0)
-
-
 def past_length(inputs: Inputs) -> int:
     return int(inputs["past_key_values"][0][0].shape[2]) if "past_key_values" in inputs else 0
 
 
 def look_up(name: str, table: Array, ids: Array) -> Array:  # (B, T) -> (B, T, E)
     """Rows of a table; NumPy alone would count a negative id from the end."""
-    if ids.size and not (ids.min() >= 0 and ids.max() < len(table)):
-        raise InputError(f"{name}: {ids.min()} to {ids.max()}, expected 0 to {len(table) - 1}")
+    expect_indices(name, ids, len(table))
     return table[ids]
 
 
 def expect(name: str, array: Array, *shapes: Shape) -> None:
     if array.shape not in shapes:
         raise InputError(f"{name}: shape {array.shape}, expected {' or '.join(map(str, shapes))}")
+
+
+def expect_indices(name: str, array: Array, size: int, also: str = "") -> None:
+    """Refuses what is not an integer from 0 to size - 1; `also` tells what else an argument may hold."""
+    expect_integers(name, array)
+    if array.size and not (array.min() >= 0 and array.max() < size):
+        raise InputError(f"{name}: {array.min()} to {array.max()}, expected 0 to {size - 1}{also}")
+
+
+def expect_integers(name: str, array: Array) -> None:
+    """Refuses floats, which NumPy would not look up, and bools, which it would take for a mask."""
+    if array.size and not np.issubdtype(array.dtype, np.integer):  # NumPy makes an empty list a float array
+        raise InputError(f"{name}: {array.dtype}, expected integers")

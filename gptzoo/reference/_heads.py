@@ -1,23 +1,24 @@
 """The heads over both backbones in NumPy float64: their outputs and losses.
 
-Shapes: B batch, C choices (where given, before T), T tokens, E n_embd, V vocabulary.
+Shapes: B batch, C choices (where given, before T), T tokens, E n_embd, V vocabulary, K classes.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
-from gptzoo.config import GPTConfig
+from gptzoo.config import ACTIVATIONS, GPTConfig
 from gptzoo.errors import InputError
 from gptzoo.heads import HEADS
 from gptzoo.outputs import OUTPUTS, ModelOutput
-from gptzoo.reference._backbone import TABLES, Inputs, backbone, expect
-from gptzoo.reference._layers import Array, Weights, log_softmax, under
-
-IGNORED = -100  # a label that is not scored
+from gptzoo.reference._backbone import TABLES, Inputs, Shape, backbone, expect, expect_indices
+from gptzoo.reference._layers import ACTIVATIONS as FUNCTIONS
+from gptzoo.reference._layers import Array, Weights, under
+from gptzoo.reference._losses import choice_loss, cross_entropy, position_loss, problem_loss
 
 
 def forward(
@@ -85,7 +86,7 @@ def compute_lm(config: GPTConfig, weights: Weights, states: Array, inputs: Input
     fields = {"logits": logits[..., kept(inputs.get("logits_to_keep"), logits.shape[-2]), :]}
     if "labels" in inputs:
         expect("labels", inputs["labels"], states.shape[:-1])
-        fields["loss"] = cross_entropy(logits[..., :-1, :], inputs["labels"][..., 1:])
+        fields["loss"] = cross_entropy("labels", logits[..., :-1, :], inputs["labels"][..., 1:])
     return fields
 
 
@@ -105,27 +106,115 @@ def kept(logits_to_keep: Array | None, n_tokens: int) -> Array:
     return np.arange(n_tokens)[-k:]  # -0 is 0: all
 
 
-def cross_entropy(logits: Array, labels: Array) -> Any:
-    """Mean of -log p(label) over the labels that are scored; 0 if none is.
+def compute_double(config: GPTConfig, weights: Weights, states: Array, inputs: Inputs) -> dict[str, Any]:
+    """The language model, and a score of each choice; the two losses are not added."""
+    fields = compute_lm(config, weights, states, inputs)
+    summaries = summarize(config, weights, states, inputs)  # (B, C, 1) or (B, C, E)
+    one_score = config.summary_use_proj and config.summary_proj_to_labels
+    fields["mc_logits"] = summaries[..., 0] if one_score else summaries
+    if "mc_labels" in inputs:
+        if not one_score:
+            wanted = "summary_use_proj and summary_proj_to_labels"
+            raise InputError(f"mc_labels: given, but choices have no single score without the config's {wanted}")
+        fields["mc_loss"] = choice_loss(fields["mc_logits"], inputs["mc_labels"])
+    return fields
 
-    Args:
-        logits: (..., V).
-        labels: (...), each 0 to V - 1, or IGNORED.
-    """
-    logits, labels = logits[labels != IGNORED], labels[labels != IGNORED]  # (M, V), (M,)
-    if not labels.size:
-        return np.float64(0.0)
-    if not (labels.min() >= 0 and labels.max() < logits.shape[-1]):
-        found = f"{labels.min()} to {labels.max()}"
-        raise InputError(f"labels: {found}, expected 0 to {logits.shape[-1] - 1}, or {IGNORED} for none")
-    return -log_softmax(logits)[np.arange(len(labels)), labels].mean()
+
+def compute_sequence(config: GPTConfig, weights: Weights, states: Array, inputs: Inputs) -> dict[str, Any]:
+    """Scores of each row's classes, from the last real token, which alone has seen all the others."""
+    shape = states.shape[:-1]
+    if math.prod(shape[:-1]) > 1 and config.pad_token_id is None and "attention_mask" not in inputs:
+        raise InputError("several rows: set config.pad_token_id or give attention_mask, to tell where each one ends")
+    pooled = pick(states, last_real(real_tokens(config, inputs, shape)))  # (B, E)
+    fields = {"logits": pooled @ weights["score.weight"].T}  # (B, K)
+    if "labels" in inputs:
+        fields["loss"] = problem_loss(config, fields["logits"], inputs["labels"])
+    return fields
+
+
+def compute_token(config: GPTConfig, weights: Weights, states: Array, inputs: Inputs) -> dict[str, Any]:
+    """Scores of each token's own classes."""
+    fields = {"logits": linear(states, under(weights, "classifier."))}  # (B, T, K)
+    if "labels" in inputs:
+        expect("labels", inputs["labels"], states.shape[:-1])
+        fields["loss"] = cross_entropy("labels", fields["logits"], inputs["labels"])
+    return fields
+
+
+def compute_span(config: GPTConfig, weights: Weights, states: Array, inputs: Inputs) -> dict[str, Any]:
+    """Scores of each token as the first and as the last one of the answer."""
+    scores = linear(states, under(weights, "qa_outputs."))  # (B, T, 2)
+    fields = {"start_logits": scores[..., 0], "end_logits": scores[..., 1]}
+    given = [name for name in ("start_positions", "end_positions") if name in inputs]
+    if len(given) == 1:
+        raise InputError(f"give both of start_positions and end_positions, or neither; only {given[0]} given")
+    if given:
+        start = position_loss("start_positions", fields["start_logits"], inputs["start_positions"])
+        end = position_loss("end_positions", fields["end_logits"], inputs["end_positions"])
+        fields["loss"] = (start + end) / 2.0
+    return fields
+
+
+def linear(x: Array, weights: Weights) -> Array:  # (..., n_in) -> (..., n_out)
+    """PyTorch's Linear, whose weight is (n_out, n_in)."""
+    return x @ weights["weight"].T + weights["bias"]
+
+
+def summarize(config: GPTConfig, weights: Weights, states: Array, inputs: Inputs) -> Array:  # (B, T, E) -> (B, ...)
+    """Transformers' SequenceSummary without dropout, along the axis of tokens whatever stands before it."""
+    shape = states.shape[:-1]
+    if "mc_token_ids" in inputs:
+        expect("mc_token_ids", inputs["mc_token_ids"], shape[:-1])
+        expect_indices("mc_token_ids", inputs["mc_token_ids"], shape[-1])
+    real = real_tokens(config, inputs, shape)
+    if config.summary_type == "mean":
+        x = mean(states, real)
+    elif config.summary_type == "first":
+        x = pick(states, real.argmax(axis=-1))  # the first that is true; 0 if none is
+    elif config.summary_type == "cls_index" and "mc_token_ids" in inputs:
+        x = pick(states, inputs["mc_token_ids"])
+    else:
+        x = pick(states, last_real(real))
+    if config.summary_use_proj:
+        x = linear(x, under(weights, "multiple_choice_head.summary."))
+    if config.summary_activation is not None:
+        x = FUNCTIONS[ACTIVATIONS[config.summary_activation]](x)
+    return x
+
+
+def real_tokens(config: GPTConfig, inputs: Inputs, shape: Shape) -> Array:  # bool, like the tokens
+    """Which of the new tokens are no padding, by their ids if those can tell, else by the mask; else all."""
+    if "input_ids" in inputs and config.pad_token_id is not None:
+        return inputs["input_ids"] != config.pad_token_id
+    if "attention_mask" in inputs:
+        return inputs["attention_mask"][..., -shape[-1] :] != 0  # the columns before are those of cached tokens
+    return np.ones(shape, bool)
+
+
+def last_real(real: Array) -> Array:  # (B, T) -> (B,)
+    """Position of the rightmost real token; 0 in a row without any."""
+    return (real * np.arange(real.shape[-1])).max(axis=-1)
+
+
+def pick(states: Array, positions: Array) -> Array:  # (B, T, E), (B,) -> (B, E)
+    return np.take_along_axis(states, positions[..., None, None], axis=-2)[..., 0, :]
+
+
+def mean(states: Array, real: Array) -> Array:  # (B, T, E), (B, T) -> (B, E)
+    """Mean over the real tokens; zeros in a row without any."""
+    count = np.maximum(real.sum(axis=-1, keepdims=True), 1)  # (B, 1)
+    return (states * real[..., None]).sum(axis=-2) / count
 
 
 # Head -> function from (config, weights, last hidden states, inputs) to the fields that this head adds.
 COMPUTE: dict[str, Callable[[GPTConfig, Weights, Array, Inputs], dict[str, Any]]] = {
     "Model": compute_model,
     "LMHeadModel": compute_lm,
+    "DoubleHeadsModel": compute_double,
+    "ForSequenceClassification": compute_sequence,
+    "ForTokenClassification": compute_token,
+    "ForQuestionAnswering": compute_span,
 }
 
 # Head -> what it takes beside the arrays of the head table.
-OPTIONS = {"LMHeadModel": {"logits_to_keep"}}
+OPTIONS = {"LMHeadModel": {"logits_to_keep"}, "DoubleHeadsModel": {"logits_to_keep"}}
