@@ -50,6 +50,30 @@ def _require_regular(path: Path, mode: int) -> None:
         raise CheckpointError(f"{path}: not a regular file")
 
 
+def require_writable(path: Path) -> None:
+    """Checks that `write_file` can write here, as far as this can be told beforehand; writes and makes nothing.
+
+    Raises:
+        CheckpointError: its directory is absent or cannot be written to, or there is something other than a file.
+    """
+    _require_possible(path)
+    with naming(path):
+        if not path.parent.is_dir():
+            raise CheckpointError(f"{path}: {path.parent} is not a directory")
+        if path.is_dir():
+            raise CheckpointError(f"{path}: a directory, expected a file or nothing")
+        with suppress(FileNotFoundError):
+            if not stat.S_ISREG(path.lstat().st_mode):  # it would be replaced, and not written to
+                raise CheckpointError(f"{path}: a link, pipe or device, expected a file or nothing")
+        if not os.access(path.parent, os.W_OK | os.X_OK):
+            raise CheckpointError(f"{path}: {path.parent} cannot be written to")
+
+
+def _require_possible(path: Path) -> None:
+    if "\0" in str(path):
+        raise CheckpointError(f"{str(path)!r}: not a usable path")
+
+
 def write_file(path: Path, data: bytes) -> None:
     """Writes a file that is there with all of `data` or not at all; makes the directory if absent.
 
@@ -57,7 +81,7 @@ def write_file(path: Path, data: bytes) -> None:
         CheckpointError: it cannot be written; what was there before is unchanged.
     """
     with naming(path), _parents(path):
-        temporary = _temporary_beside(path)
+        temporary = _temporary_in(path.parent)
         try:
             write_synced(temporary, lambda file: file.write(data))
             _move([(temporary, path)])
@@ -91,17 +115,82 @@ def save_files(directory: Path, write: Callable[[Path], None], ours: re.Pattern[
     with naming(directory), _parents(directory):
         exists = _is_directory(directory)
         old = _old_files(directory, ours) if exists else []
-        stage = _temporary_beside(directory / last if exists else directory)
-        try:
-            stage.mkdir()
+        place = directory if exists else directory.parent
+        with _staging(place) as stage:
             write(stage)
             _sync_directory(stage)
             if exists:
                 _replace(directory, old, stage, last)
             else:
                 _move([(stage, directory)])
+        _remove_leftovers(place)
+
+
+@contextmanager
+def _staging(place: Path) -> Iterator[Path]:
+    """Makes an empty directory in `place`, which goes at the end.
+
+    Where locks can be had, it is locked as long as this process lives, and only then has the name of a leftover that
+    others may remove. (A process number would not do: in another container or on another machine it is no one's.)
+    """
+    stage, boot = _temporary_in(place), _boot()
+    stage.mkdir()
+    with _lock(stage) as locked:
+        try:
+            if locked and boot:
+                stage = stage.rename(place / f".gptzoo-{boot}-{secrets.token_hex(4)}.tmp")
+            yield stage
         finally:
-            shutil.rmtree(stage, ignore_errors=True)
+            shutil.rmtree(stage, ignore_errors=True)  # under the lock: its `.old` may hold what could not move back
+
+
+def _remove_leftovers(place: Path) -> None:
+    """Removes what saves left in `place` whose process was killed, as far as this is certain.
+
+    A leftover is removed if it was made under this very kernel and its lock is free, so that whoever made it is gone.
+    An `.old` whose `.tmp` is gone stays: it is what a save could not move back.
+    """
+    pattern = re.compile(rf"\.gptzoo-{re.escape(_boot())}-[0-9a-f]{{8}}\.tmp")
+    with suppress(OSError):
+        for name in filter(pattern.fullmatch, os.listdir(place)):
+            with _lock(place / name) as free:
+                if free:
+                    shutil.rmtree((place / name).with_suffix(".old"), ignore_errors=True)
+                    shutil.rmtree(place / name, ignore_errors=True)
+
+
+def _boot() -> str:
+    """Identifies the running kernel, the same in all of its containers; empty where there is no such thing."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
+
+
+@contextmanager
+def _lock(directory: Path) -> Iterator[bool]:
+    """Locks a directory for the body, or until the process dies; tells whether it could, and never waits."""
+    descriptor = _open_locked(directory)
+    try:
+        yield descriptor is not None
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def _open_locked(directory: Path) -> int | None:
+    try:
+        import fcntl  # absent on Windows
+
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except (ImportError, OSError):
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        return None
+    return descriptor
 
 
 def _is_directory(path: Path) -> bool:
@@ -156,15 +245,14 @@ def _sync_directory(path: Path) -> None:
         os.close(descriptor)
 
 
-def _temporary_beside(path: Path) -> Path:
-    return path.parent / f".gptzoo-{os.getpid()}-{secrets.token_hex(4)}.tmp"
+def _temporary_in(place: Path) -> Path:
+    return place / f".gptzoo-{os.getpid()}-{secrets.token_hex(4)}.tmp"
 
 
 @contextmanager
 def _parents(path: Path) -> Iterator[None]:
     """Makes the directories above `path`; those that were made go again if the body fails."""
-    if "\0" in str(path):
-        raise CheckpointError(f"{str(path)!r}: not a usable path")
+    _require_possible(path)
     missing = [parent for parent in path.parents if not parent.exists()]  # innermost first
     try:
         if missing:

@@ -19,15 +19,29 @@ def read_json_object(path: Path, error: type[GPTZooError], max_bytes: int = limi
     """
     text = _read_text(path, error, max_bytes)
     try:
-        value = json.loads(text, object_pairs_hook=_unique_keys, parse_constant=_no_constant)
-    except RecursionError:
-        raise error(f"{path}: nested too deeply") from None
-    except ValueError as problem:  # json.JSONDecodeError is one
-        raise error(f"{path}: not valid JSON ({problem})") from None
+        value = parse_json(text)
+    except ValueError as problem:
+        raise error(f"{path}: {problem}") from None
     if not isinstance(value, dict):
         raise error(f"{path}: holds a JSON {type(value).__name__}, expected an object")
+    return value
+
+
+def parse_json(text: str) -> Any:
+    """Parses JSON in which no key stands twice, no number is NaN or infinite, and nesting is bounded.
+
+    Raises:
+        ValueError: says what is wrong with the text, for the caller to name the file.
+    """
+    too_deep = f"nested too deeply (more than {limits.MAX_JSON_DEPTH} levels)"
+    try:
+        value = json.loads(text, object_pairs_hook=_unique_keys, parse_constant=_no_constant)
+    except RecursionError:
+        raise ValueError(too_deep) from None
+    except ValueError as problem:  # json.JSONDecodeError is one
+        raise ValueError(f"not valid JSON ({problem})") from None
     if _depth(value) > limits.MAX_JSON_DEPTH:
-        raise error(f"{path}: nested more than {limits.MAX_JSON_DEPTH} levels deep")
+        raise ValueError(too_deep)
     return value
 
 

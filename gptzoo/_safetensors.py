@@ -21,7 +21,7 @@ import numpy as np
 
 from gptzoo import limits
 from gptzoo._files import naming, open_regular
-from gptzoo._json import _depth, _no_constant, _unique_keys
+from gptzoo._json import parse_json
 from gptzoo.errors import CheckpointError
 
 # The format's name of a dtype -> NumPy's, narrow to wide: files begin with the widest, so that tensors lie aligned.
@@ -194,15 +194,11 @@ def _parse(path: Path, text: bytes) -> dict[str, Any]:
     if not text.startswith(b"{"):
         raise CheckpointError(f"{path}: not safetensors (header begins with {text[:8]!r}, expected '{{')")
     try:
-        entries = json.loads(text.decode(), object_pairs_hook=_unique_keys, parse_constant=_no_constant)
+        entries = parse_json(text.decode())
     except UnicodeDecodeError as problem:
         raise CheckpointError(f"{path}: header is not UTF-8 text ({problem.reason} at {problem.start})") from None
-    except RecursionError:
-        raise CheckpointError(f"{path}: header is nested too deeply") from None
     except ValueError as problem:
-        raise CheckpointError(f"{path}: header is not valid JSON ({shown(str(problem), 200)})") from None
-    if _depth(entries) > limits.MAX_JSON_DEPTH:
-        raise CheckpointError(f"{path}: header is nested too deeply")
+        raise CheckpointError(f"{path}: header is {shown(str(problem), 200)}") from None
     assert isinstance(entries, dict)  # it began with a brace
     return entries
 

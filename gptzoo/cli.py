@@ -10,6 +10,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from gptzoo.errors import GPTZooError
@@ -24,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     try:
         code: int = args.run(args)
-        sys.stdout.flush()
+        print(end="", flush=True)  # now, while its errors are ours to tell; there may be no standard output
         return code
     except GPTZooError as problem:
         return _fail(str(problem))
@@ -56,27 +57,37 @@ def _parser() -> argparse.ArgumentParser:
 
     parity = commands.add_parser("parity", help="compare every framework with the float64 reference")
     parity.add_argument("checkpoint", nargs="?", default=DEFAULT_MODEL, help=f"default: {DEFAULT_MODEL}")
-    parity.add_argument("--frameworks", help="comma-separated: torch,keras,flax (default: all installed)")
+    parity.add_argument("--frameworks", type=_names, help="comma-separated: torch,keras,flax (default: all installed)")
     parity.add_argument("--dtype", default="float32", choices=("float32", "float16", "bfloat16"))
     parity.add_argument("--tolerance", type=_positive, help="largest max |error| / max |reference|")
     parity.add_argument("--seed", type=_whole, default=0, help="of the inputs")
-    parity.add_argument("--json", type=Path, metavar="FILE", help="also write every comparison to FILE")
+    parity.add_argument("--json", type=_file, metavar="FILE", help="also write every comparison to FILE")
     parity.set_defaults(run=_parity)
     return parser
 
 
 def _positive(text: str) -> float:
-    value = float(text)
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text}, expected a number above 0")
-    return value
+    with suppress(ValueError):
+        if 0 < (value := float(text)) < float("inf"):
+            return value
+    raise argparse.ArgumentTypeError(f"{text!r:.80}, expected a number above 0")
 
 
 def _whole(text: str) -> int:
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"{text}, expected a whole number from 0")
-    return value
+    with suppress(ValueError):
+        if (value := int(text)) >= 0:
+            return value
+    raise argparse.ArgumentTypeError(f"{text!r:.80}, expected a whole number from 0")
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",")]
+
+
+def _file(text: str) -> Path:
+    if not text:  # Path would take it for the current directory
+        raise argparse.ArgumentTypeError("'', expected the name of a file")
+    return Path(text)
 
 
 def _demo(args: argparse.Namespace) -> int:
@@ -94,14 +105,15 @@ def _inspect(args: argparse.Namespace) -> int:
 
 
 def _parity(args: argparse.Namespace) -> int:
-    from gptzoo.checkpoint import write_file
+    from gptzoo._files import require_writable, write_file
     from gptzoo.parity import check
 
-    names = args.frameworks.split(",") if args.frameworks else None
-    options = {"dtype": args.dtype, "tolerance": args.tolerance, "seed": args.seed}
-    report = check(args.checkpoint, names, progress=progress, **options)
     if args.json:
-        write_file(args.json, (json.dumps(report.to_json(), indent=2) + "\n").encode())
+        require_writable(args.json)  # a run takes long
+    options = {"dtype": args.dtype, "tolerance": args.tolerance, "seed": args.seed}
+    report = check(args.checkpoint, args.frameworks, progress=progress, **options)
+    if args.json:
+        write_file(args.json, (json.dumps(report.to_json(), indent=2, allow_nan=False) + "\n").encode())
     print(report)
     return 0 if report.passed else 1
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from os import PathLike
 from pathlib import Path
 
 from gptzoo.errors import CheckpointError
@@ -15,8 +16,10 @@ def resolve(name_or_path: str | Path) -> Path:
     """Returns the local path of a checkpoint; an existing path wins over a bundled model's name.
 
     Raises:
-        CheckpointError: there is no such path, and no bundled model has this name.
+        CheckpointError: there is no such path, and no bundled model has this name; or it is not a name at all.
     """
+    if not isinstance(name_or_path, str | PathLike) or not str(name_or_path):
+        raise CheckpointError(f"checkpoint: {name_or_path!r:.200}, expected a path or a bundled model's name")
     try:
         path = Path(name_or_path).expanduser()
         if path.exists():

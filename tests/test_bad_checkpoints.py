@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import re
@@ -15,7 +16,9 @@ import pytest
 from safetensors.numpy import save
 
 from gptzoo import limits
-from gptzoo.checkpoint import save_checkpoint
+from gptzoo.checkpoint import open_checkpoint, save_checkpoint
+from gptzoo.config import AutoConfig
+from gptzoo.errors import CheckpointError
 from gptzoo.inspect import describe
 from tests.checkpoints import (
     LM,
@@ -40,6 +43,31 @@ def good(tmp_path: Path) -> Path:
 def sharded(tmp_path: Path) -> Path:
     save_checkpoint(tmp_path / "sharded", LM, "LMHeadModel", lm_tensors(), max_shard_size="5KB")
     return tmp_path / "sharded"
+
+
+# What is no name of a checkpoint
+
+
+@pytest.mark.parametrize("value", [None, 5, 1.5, True, b"model", ["model"], {}, "", Exception])
+@pytest.mark.parametrize("read", [open_checkpoint, AutoConfig.from_pretrained, describe])
+def test_name_that_is_none(read: Callable[[Any], Any], value: Any) -> None:
+    with pytest.raises(CheckpointError) as caught:
+        read(value)
+    assert str(caught.value) == f"checkpoint: {value!r}, expected a path or a bundled model's name"
+
+
+def test_no_module_imports_what_another_keeps_to_itself() -> None:
+    package = Path(limits.__file__).parent
+    found = [
+        f"{file.relative_to(package)}: {name.name} of {node.module}"
+        for file in package.rglob("*.py")
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("gptzoo.")
+        for name in node.names
+        if name.name.startswith("_")
+        and not (package.parent / node.module.replace(".", "/") / f"{name.name}.py").exists()
+    ]
+    assert found == []
 
 
 # Bytes that are not safetensors, or were cut

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -175,6 +177,120 @@ def test_crash_at_any_rename_is_never_half_of_each(old: str, new: str, tmp_path:
             outcomes.append("new")
     assert outcomes == ["refused"] * (count - 1) + ["new"]
     assert count >= 4
+
+
+BOOT = Path("/proc/sys/kernel/random/boot_id")
+needs_locks = pytest.mark.skipif(not BOOT.exists(), reason="leftovers are told from live saves by Linux's means")
+
+# A save in a process of its own, which at its n-th rename kills itself, or waits until it is told to go on.
+SAVE = """
+import os, signal, sys
+from gptzoo.checkpoint import save_checkpoint
+from tests.checkpoints import arrays, tiny
+
+path, at, what = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+real, count = os.replace, 0
+
+def replace(source, target):
+    global count
+    count += 1
+    if count == at and what == "die":
+        os.kill(os.getpid(), signal.SIGKILL)
+    elif count == at:
+        print("waiting", flush=True)
+        sys.stdin.readline()
+    real(source, target)
+
+os.replace = replace
+save_checkpoint(path, tiny(), "Model", arrays(tiny(), "Model"))
+"""
+
+
+def _start_save(path: Path, at: int, what: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", SAVE, str(path), str(at), what]
+    root = Path(__file__).parents[1]
+    return subprocess.Popen(command, cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def _kill_save(path: Path, at: int) -> None:
+    with _start_save(path, at, "die") as process:
+        assert process.wait() == -9
+
+
+def _hidden(path: Path) -> set[str]:
+    return {found.name for found in path.iterdir() if found.name.startswith(".")}
+
+
+@needs_locks
+@pytest.mark.parametrize("at", [1, 3])
+def test_leftovers_of_a_killed_save_go_with_the_next(at: int, tmp_path: Path) -> None:
+    directory, boot = tmp_path / "d", BOOT.read_text().strip()
+    save_checkpoint(directory, tiny(), "Model", TENSORS)
+    not_ours = {".gptzoo-notes", ".gptzoo-1-01234567.tmp", f".gptzoo-{boot}-01234567.old"}
+    another_machines = ".gptzoo-00000000-0000-0000-0000-000000000000-01234567.tmp"
+    for name in not_ours | {another_machines}:
+        (directory / name).mkdir()
+    file, link = f".gptzoo-{boot}-00000001.tmp", f".gptzoo-{boot}-00000002.tmp"
+    (directory / file).write_text("x")
+    (directory / link).symlink_to("/")
+    kept = not_ours | {another_machines, file, link}
+    _kill_save(directory, at)
+    left = _hidden(directory) - kept
+    assert {name[-4:] for name in left} == {".tmp", ".old"}
+    with pytest.raises(CheckpointError):
+        save_checkpoint(directory, tiny(), "Model", {})
+    assert _hidden(directory) == kept | left  # a save that fails takes nothing away
+    save_checkpoint(directory, tiny(), "Model", TENSORS)
+    assert _hidden(directory) == kept
+    assert_same(load(directory, "Model"), TENSORS)
+
+
+@needs_locks
+def test_leftovers_of_a_killed_save_of_a_new_directory_go(tmp_path: Path) -> None:
+    _kill_save(tmp_path / "d", 1)
+    assert len(_hidden(tmp_path)) == 1
+    save_checkpoint(tmp_path / "d", tiny(), "Model", TENSORS)
+    assert [path.name for path in tmp_path.iterdir()] == ["d"]
+
+
+@needs_locks
+def test_save_that_still_runs_is_left_alone(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "d", tiny(), "Model", TENSORS)
+    with _start_save(tmp_path / "d", 1, "wait") as process:
+        assert process.stdout
+        assert process.stdout.readline() == "waiting\n"
+        live = _hidden(tmp_path / "d")
+        assert {name[-4:] for name in live} == {".tmp", ".old"}
+        save_checkpoint(tmp_path / "d", tiny(), "Model", TENSORS)
+        assert _hidden(tmp_path / "d") == live
+        process.communicate("go on\n")
+    assert process.returncode == 0
+    assert _hidden(tmp_path / "d") == set()
+    assert_same(load(tmp_path / "d", "Model"), TENSORS)
+
+
+@needs_locks
+def test_what_could_not_be_moved_back_stays(tmp_path: Path) -> None:
+    """A fault, and another one while its traces are removed: the earlier files are kept, by this save and the next."""
+    directory = tmp_path / "d"
+    save_checkpoint(directory, tiny(), "Model", TENSORS)
+    real, count = os.replace, 0
+
+    def replace(source: Any, target: Any) -> None:
+        nonlocal count
+        count += 1
+        if count > 2:
+            raise OSError(errno.EIO, "Input/output error")
+        real(source, target)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "replace", replace)
+        problem = outcome(lambda: save_checkpoint(directory, tiny(), "Model", TENSORS))
+    assert isinstance(problem, CheckpointError)
+    save_checkpoint(directory, tiny(), "Model", TENSORS)
+    (left,) = _hidden(directory)
+    assert left.endswith(".old")
+    assert_same(load(directory / left, "Model"), TENSORS)
 
 
 UNWRITABLE: dict[str, tuple[Callable[[Path], Any], str]] = {

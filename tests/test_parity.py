@@ -6,16 +6,18 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from gptzoo.checkpoint import save_checkpoint
 from gptzoo.cli import main
 from gptzoo.errors import GPTZooError, ParityError
 from gptzoo.hub import DEFAULT_MODEL
-from gptzoo.parity import cases, check, compare
+from gptzoo.parity import Comparison, Report, cases, check, compare
 from tests import matrix
 from tests.matrix import TESTED
 
@@ -52,6 +54,57 @@ def test_nan_on_one_side_only_fails_either_way() -> None:
     inf = np.array([np.inf, 1.0])
     assert compare("torch", "case", "x", inf, inf, 1.0).passed
     assert not compare("torch", "case", "x", -inf, inf, 1.0).passed
+
+
+def _report(*comparisons: Comparison) -> Report:
+    return Report("m", "GPT2Model", "float32", 1e-6, 0, comparisons=list(comparisons))
+
+
+def _strict(report: Report) -> Any:
+    return json.loads(json.dumps(report.to_json(), allow_nan=False))
+
+
+def test_values_that_are_not_finite_on_both_sides_are_counted() -> None:
+    nan, one = np.array([np.nan, np.inf, 1.0]), np.ones(3)
+    report = _report(
+        compare("torch", "plain", "x", nan, nan, 1e-6),
+        compare("torch", "cache", "x", nan[1:], nan[1:], 1e-6),
+        compare("torch", "plain", "y", one, one, 1e-6),
+    )
+    assert [one.not_finite for one in report.comparisons] == [2, 1, 0]
+    *_, x, y, _, verdict, last = str(report).splitlines()
+    assert str(report).count("not finite") == 1
+    assert x.split()[-3:] == ["pass", "3", "plain"]
+    assert y.split()[-3:] == ["pass", "0", "plain"]
+    assert verdict.startswith("pass: 3 arrays compared")
+    assert last == "3 values are NaN or infinite on both sides: counted as equal, not measured"
+    written = _strict(report)
+    assert [row["not_finite"] for row in written["comparisons"]] == [2, 1, 0]
+    assert (written["passed"], written["not_finite"]) == (True, 3)
+
+
+def test_report_of_finite_values_ends_with_its_verdict() -> None:
+    report = _report(compare("torch", "plain", "x", np.ones(3), np.ones(3), 1e-6))
+    assert str(report).splitlines()[-1].startswith("pass: 1 arrays compared")
+
+
+def test_numbers_that_json_does_not_have_are_null() -> None:
+    report = _report(compare("torch", "plain", "x", np.ones(3), np.zeros(3), 1e-6))
+    report.tolerance = float("inf")
+    assert (_strict(report)["tolerance"], _strict(report)["comparisons"][0]["max_rel"]) == (None, None)
+    assert _strict(report)["passed"] is False
+
+
+def test_nan_in_a_weight_passes_and_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = matrix.tiny("gpt2")
+    weights = matrix.random_weights(config, "LMHeadModel")
+    weights["transformer.h.1.mlp.c_proj.bias"][0] = np.nan
+    save_checkpoint(tmp_path / "m", config, "LMHeadModel", weights)
+    assert main(["parity", str(tmp_path / "m"), "--frameworks", ONE[0], "--json", str(tmp_path / "report.json")]) == 0
+    assert "NaN or infinite on both sides" in capsys.readouterr().out.splitlines()[-1]
+    report = json.loads((tmp_path / "report.json").read_text(), parse_constant=pytest.fail)
+    assert report["not_finite"] == sum(row["not_finite"] for row in report["comparisons"]) > 0
+    assert any(row["not_finite"] == 0 for row in report["comparisons"])  # what comes before that weight
 
 
 def test_top1_and_kl_are_of_the_logits() -> None:
@@ -132,7 +185,72 @@ def test_absent_framework_is_named_as_skipped(tmp_path: Path, monkeypatch: pytes
     assert "not installed" in str(report)
 
 
+def test_framework_named_twice_runs_once_in_the_order_first_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, names = _save(tmp_path / "m"), [*reversed(TESTED)]
+    told: list[str] = []
+    report = check(path, names + TESTED, progress=told.append)
+    assert told[1:] == list(report.precision) == names
+    assert len(report.comparisons) == len(check(path, TESTED).comparisons)
+    assert main(["parity", str(path), "--frameworks", f"{ONE[0]}, {ONE[0]}"]) == 0
+    assert capsys.readouterr().err.count(f"gptzoo: {ONE[0]} ...") == 1
+
+
+def test_arguments_of_check_that_are_wrong() -> None:
+    for options, message in (
+        ({"frameworks": []}, "no framework named"),
+        ({"frameworks": "torch"}, "frameworks 'torch': expected a list"),
+        ({"frameworks": ["caffe", 5]}, "framework 'caffe', 5: expected torch, keras, flax"),
+        ({"dtype": "int8"}, "dtype 'int8': expected one of float64, float32"),
+    ):
+        with pytest.raises(GPTZooError, match=message):
+            check(DEFAULT_MODEL, **options)  # type: ignore[arg-type]
+
+
+UNWRITABLE: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "a directory": (lambda path: path.mkdir(), "a directory, expected a file or nothing"),
+    "a link": (lambda path: path.symlink_to("elsewhere"), "a link, pipe or device"),
+    "a pipe": (lambda path: os.mkfifo(path), "a link, pipe or device"),
+    "in a file": (lambda path: path.parent.rmdir() or path.parent.write_text("x"), "is not a directory"),
+    "in nothing": (lambda path: path.parent.rmdir(), "is not a directory"),
+    "in a place without permission": (lambda path: path.parent.chmod(0o500), "cannot be written to"),
+}
+
+
+@pytest.mark.parametrize("case", UNWRITABLE)
+def test_report_that_cannot_be_written_is_refused_before_the_run(
+    case: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "parent" / "report.json"
+    path.parent.mkdir()
+    prepare, message = UNWRITABLE[case]
+    prepare(path)
+    if "permission" in case:  # which root has everywhere
+        monkeypatch.setattr(os, "access", lambda path, mode: False)
+    before = sorted(tmp_path.rglob("*"))
+    monkeypatch.setattr("gptzoo.parity.check", lambda *args, **options: pytest.fail("the run began"))
+    assert main(["parity", "--json", str(path)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"gptzoo: error: {path}: ")
+    assert message in line
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_earlier_report_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    report = _report(compare("torch", "plain", "x", np.ones(3), np.ones(3), 1e-6))
+    monkeypatch.setattr("gptzoo.parity.check", lambda *args, **options: report)
+    monkeypatch.chdir(tmp_path)
+    for _ in range(2):
+        assert main(["parity", "--json", "report.json"]) == 0
+        assert json.loads(Path("report.json").read_text()) == _strict(report)
+
+
 BAD = {
+    "nothing": ["inspect", ""],
+    "empty framework": ["parity", "--frameworks", ""],
+    "empty framework after a comma": ["parity", "--frameworks", f"{ONE[0]},"],
+    "nul": ["parity", "--json", "a\0b"],
     "absent": ["parity", "no/such/place"],
     "framework": ["parity", DEFAULT_MODEL, "--frameworks", "caffe"],
     "inspect": ["inspect", "no/such/place"],
@@ -146,6 +264,42 @@ def test_bad_input_is_one_line_and_exit_2(name: str, capsys: pytest.CaptureFixtu
     error = capsys.readouterr().err
     assert error.startswith("gptzoo: error: ")
     assert len(error.splitlines()) == 1
+
+
+OPTIONS = {
+    "seed": (["--seed", "x"], "argument --seed: 'x', expected a whole number from 0"),
+    "negative seed": (["--seed", "-1"], "argument --seed: '-1', expected a whole number from 0"),
+    "tolerance": (["--tolerance", "x"], "argument --tolerance: 'x', expected a number above 0"),
+    "NaN tolerance": (["--tolerance", "nan"], "argument --tolerance: 'nan', expected a number above 0"),
+    "empty file": (["--json", ""], "argument --json: '', expected the name of a file"),
+}
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_option_that_is_wrong(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    options, message = OPTIONS[name]
+    with pytest.raises(SystemExit) as caught:
+        main(["parity", *options])
+    assert caught.value.code == 2
+    assert capsys.readouterr().err.splitlines()[-1] == f"gptzoo parity: error: {message}"
+
+
+@pytest.mark.skipif("keras" not in TESTED, reason="about Keras")
+def test_unknown_backend_of_keras_is_one_line() -> None:
+    command = [sys.executable, "-m", "gptzoo.cli", "parity", "--frameworks", "keras"]
+    env = os.environ | {"KERAS_BACKEND": "caffe"}
+    result = subprocess.run(command, capture_output=True, text=True, env=env, check=False)
+    assert result.returncode == 2
+    assert result.stderr.splitlines()[-1].startswith("gptzoo: error: gptzoo.keras: ")
+    assert "caffe" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a POSIX shell closes it")
+def test_closed_standard_output_is_no_traceback() -> None:
+    command = f"'{sys.executable}' -m gptzoo.cli inspect {DEFAULT_MODEL} >&-"
+    result = subprocess.run(["sh", "-c", command], stderr=subprocess.PIPE, text=True, check=False)
+    assert (result.returncode, result.stderr) == (0, "")
 
 
 def test_unknown_framework_is_named() -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gptzoo.config import GPTConfig
+from gptzoo.errors import GPTZooError
 
 # Largest error that a right implementation may show, as max |error| / max |reference|, by the dtype it computes in.
 # float32: three right twins stay below 4e-7 on tiny models; the smallest wrong one (another epsilon) is at 2.5e-5.
@@ -20,7 +21,13 @@ BASE_WIDTH = 96
 
 
 def default_tolerance(dtype: str, config: GPTConfig) -> float:
-    """Returns the tolerance of a dtype for models of this width."""
+    """Returns the tolerance of a dtype for models of this width.
+
+    Raises:
+        GPTZooError: there is none.
+    """
+    if dtype not in TOLERANCES:
+        raise GPTZooError(f"dtype {dtype!r}: expected one of {', '.join(TOLERANCES)}")
     return TOLERANCES[dtype] * math.sqrt(max(1.0, config.n_mlp / BASE_WIDTH))
 
 
@@ -34,6 +41,7 @@ class Comparison:
         top1: share of tokens whose most likely next token agrees, of those that the reference decides by more than
             the tolerance; None where the output is not logits.
         mean_kl: mean Kullback-Leibler divergence from the reference, nats a token; None where it is not logits.
+        not_finite: number of values that are the same NaN or infinity on both sides; the others make the numbers.
         problem: what makes the numbers meaningless (a shape, a NaN on one side), or None.
     """
 
@@ -45,6 +53,7 @@ class Comparison:
     max_rel: float = 0.0
     top1: float | None = None
     mean_kl: float | None = None
+    not_finite: int = 0
     problem: str | None = None
 
     @property
@@ -55,7 +64,7 @@ class Comparison:
 def compare(
     framework: str, case: str, output: str, found: np.ndarray, wanted: np.ndarray, tolerance: float
 ) -> Comparison:
-    """Compares one array with the reference's; a NaN or infinity on one side only is a failure."""
+    """Compares one array with the reference's; a NaN or infinity is a failure on one side only, counted on both."""
     found, wanted = np.asarray(found, np.float64), np.asarray(wanted, np.float64)
     if found.shape != wanted.shape:
         problem = f"shape {found.shape}, expected {wanted.shape}"
@@ -74,7 +83,8 @@ def compare(
     top1, mean_kl = (
         _distributions(found, wanted, tolerance * scale) if output == "logits" and finite.all() else (None, None)
     )
-    return Comparison(framework, case, output, tolerance, float(error), float(relative), top1, mean_kl)
+    not_finite = int(np.sum(~finite))
+    return Comparison(framework, case, output, tolerance, float(error), float(relative), top1, mean_kl, not_finite)
 
 
 def _distributions(found: np.ndarray, wanted: np.ndarray, margin: float) -> tuple[float, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -38,32 +39,47 @@ class Report:
             failed = [worst for worst in self.worst() if not worst.passed]
             raise ParityError.listing(f"{self.model} of {self.checkpoint}", [_sentence(one) for one in failed])
 
+    @property
+    def not_finite(self) -> int:
+        """Number of values that are the same NaN or infinity on both sides: they pass, and were not measured."""
+        return sum(one.not_finite for one in self.comparisons)
+
     def worst(self) -> list[Comparison]:
         """Returns the worst comparison of each output and framework, in the order of first appearance."""
+        return [max(group, key=_badness) for group in self._groups()]
+
+    def _groups(self) -> list[list[Comparison]]:
         groups: dict[tuple[str, str], list[Comparison]] = {}
         for comparison in self.comparisons:
             groups.setdefault((comparison.output, comparison.framework), []).append(comparison)
         order = list(dict.fromkeys(output for output, _ in groups))
         ranked = sorted(groups, key=lambda key: order.index(key[0]))  # stable: frameworks stay in their order
-        return [max(groups[key], key=_badness) for key in ranked]
+        return [groups[key] for key in ranked]
 
     def to_json(self) -> dict[str, Any]:
-        rows = [asdict(comparison) | {"passed": comparison.passed} for comparison in self.comparisons]
-        return asdict(self) | {"passed": self.passed, "comparisons": rows}
+        """Returns the same as plain dicts, lists, texts and numbers; a number that is not finite is None."""
+        rows = [_finite_only(asdict(one)) | {"passed": one.passed} for one in self.comparisons]
+        totals = {"passed": self.passed, "not_finite": self.not_finite, "comparisons": rows}
+        return _finite_only(asdict(self)) | totals
 
     def __str__(self) -> str:
-        head = ("output", "framework", "max abs", "max rel", "top-1", "mean KL", "tolerance", "result", "worst case")
+        head = (
+            *("output", "framework", "max abs", "max rel", "top-1", "mean KL", "tolerance", "result", "not finite"),
+            "worst case",
+        )
         lines = [
             f"{self.model} of {self.checkpoint}, {self.dtype}, against the NumPy float64 reference",
             *(f"  {name}: {setting}" for name, setting in self.precision.items()),
             *(f"  {name}: skipped, {reason}" for name, reason in self.skipped.items()),
             "",
-            *table([head, *(_row(one) for one in self.worst())]),
+            *table([head, *map(_row, self._groups())]),
             "",
             f"{'pass' if self.passed else 'FAIL'}: {len(self.comparisons)} arrays compared, "
             f"{sum(not one.passed for one in self.comparisons)} beyond the tolerance of {self.tolerance:.1e} "
             "(max |error| / max |reference|)",
         ]
+        if self.not_finite:
+            lines.append(f"{self.not_finite} values are NaN or infinite on both sides: counted as equal, not measured")
         return "\n".join(lines)
 
 
@@ -79,32 +95,27 @@ def _badness(comparison: Comparison) -> tuple[bool, bool, float]:
     return comparison.problem is not None, not comparison.passed, comparison.max_rel
 
 
-def _row(one: Comparison) -> tuple[str, ...]:
-    if one.problem:
-        return (
-            one.output,
-            one.framework,
-            "-",
-            "-",
-            "-",
-            "-",
-            f"{one.tolerance:.1e}",
-            "FAIL",
-            f"{one.case}: {one.problem}",
-        )
+def _finite_only(fields: dict[str, Any]) -> dict[str, Any]:
+    """NaN and infinity have no form in JSON."""
+    return {name: None if isinstance(x, float) and not math.isfinite(x) else x for name, x in fields.items()}
+
+
+def _row(group: list[Comparison]) -> tuple[str, ...]:
+    """Cells of one output of one framework: its worst comparison, and the values that no comparison measured."""
+    one = max(group, key=_badness)
+    measured = (f"{one.max_abs:.1e}", f"{one.max_rel:.1e}")
     top1 = "-" if one.top1 is None else f"{one.top1:.0%}"
     kl = "-" if one.mean_kl is None else f"{one.mean_kl:.1e}"
-    result = "pass" if one.passed else "FAIL"
     return (
         one.output,
         one.framework,
-        f"{one.max_abs:.1e}",
-        f"{one.max_rel:.1e}",
+        *(("-", "-") if one.problem else measured),
         top1,
         kl,
         f"{one.tolerance:.1e}",
-        result,
-        one.case,
+        "pass" if one.passed else "FAIL",
+        str(sum(each.not_finite for each in group)),
+        f"{one.case}: {one.problem}" if one.problem else one.case,
     )
 
 

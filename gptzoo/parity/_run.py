@@ -34,7 +34,7 @@ def check(
 
     Args:
         path: a checkpoint directory, or the name of a bundled model.
-        frameworks: names of frameworks; None: all that are installed.
+        frameworks: names of frameworks, each run once, in the order first named; None: all that are installed.
         dtype: of the weights and the computation in the frameworks.
         tolerance: largest max |error| / max |reference|; None: that of the dtype and the model's width.
         seed: of the inputs.
@@ -42,6 +42,7 @@ def check(
 
     Raises:
         MissingExtraError: none of the frameworks is installed.
+        GPTZooError: a framework or dtype is unknown.
         CheckpointError: the checkpoint cannot be loaded.
     """
     wanted = _known(frameworks)
@@ -92,10 +93,14 @@ def reference_runner(config: GPTConfig, head: str, weights: dict[str, np.ndarray
 
 
 def _known(frameworks: Iterable[str] | None) -> list[str]:
-    names = list(FRAMEWORKS) if frameworks is None else list(frameworks)
-    if unknown := [name for name in names if name not in FRAMEWORKS]:
-        raise GPTZooError(f"framework {', '.join(unknown)!r}: expected {', '.join(FRAMEWORKS)}")
-    return names
+    if isinstance(frameworks, str):  # its letters are no names
+        raise GPTZooError(f"frameworks {frameworks!r}: expected a list of {', '.join(FRAMEWORKS)}")
+    names = list(FRAMEWORKS if frameworks is None else frameworks)
+    if not names:
+        raise GPTZooError(f"no framework named, expected some of {', '.join(FRAMEWORKS)}")
+    if unknown := [repr(name) for name in names if name not in FRAMEWORKS]:
+        raise GPTZooError(f"framework {', '.join(unknown)}: expected {', '.join(FRAMEWORKS)}")
+    return list(dict.fromkeys(names))
 
 
 def _outputs(call: Callable[..., dict[str, Any]], case: Case, to_numpy: Callable[[Any], Any]) -> dict[str, list[Any]]:

@@ -8,11 +8,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 
 from gptzoo.config import GPTConfig
+from gptzoo.errors import GPTZooError
 from gptzoo.heads import class_name
 
 
@@ -53,10 +55,20 @@ def load_runner(framework: str, path: str | Path, config: GPTConfig, head: str, 
     Raises:
         MissingExtraError: the framework is not installed.
         CheckpointError: the checkpoint does not fit the model.
+        GPTZooError: KERAS_BACKEND names no backend of Keras.
     """
-    models = importlib.import_module(f"gptzoo.{framework}")
+    models = _import(framework)
     model = getattr(models, class_name(config, head)).from_pretrained(path, config=config, dtype=dtype)
     return runner_of(framework, model)
+
+
+def _import(framework: str) -> ModuleType:
+    try:
+        return importlib.import_module(f"gptzoo.{framework}")
+    except GPTZooError:
+        raise
+    except ValueError as problem:  # how Keras refuses a backend
+        raise GPTZooError(f"gptzoo.{framework}: {problem}") from None
 
 
 def runner_of(framework: str, model: Any) -> Runner:
