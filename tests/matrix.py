@@ -373,12 +373,12 @@ def stored(runner: Runner, name: str) -> np.ndarray:
     return runner.numpy(weight.get_value() if runner.framework == "flax" else weight)
 
 
-def error(found: Any, wanted: Any) -> float:
-    """Largest error over the largest value of the reference; infinite where shapes or finiteness differ."""
+def error(found: Any, wanted: Any, scale: float = 0.0) -> float:
+    """Largest error over the largest value of the reference, or `scale`; infinite where shapes or finiteness differ."""
     found, wanted = np.asarray(found, np.float64), np.asarray(wanted, np.float64)
     if found.shape != wanted.shape or not (np.isfinite(found).all() and np.isfinite(wanted).all()):
         return float("inf")
-    scale = np.abs(wanted).max(initial=0.0)
+    scale = np.abs(wanted).max(initial=scale)
     return float(np.abs(found - wanted).max(initial=0.0) / (scale or 1.0))
 
 

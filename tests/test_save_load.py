@@ -51,10 +51,10 @@ def test_saved_here_loads_there(family: str, head: str, source: str, target: str
 def test_base_and_head_load_each_other(family: str, framework: str, tmp_path: Path) -> None:
     """Base into head makes a fresh head only where it is not tied; head into base drops it."""
     config = matrix.tiny(family, tie_word_embeddings=False)
-    for head in matrix.HEADS:
+    for head in matrix.CORE:
         runner = matrix.build(framework, config, head, matrix.random_weights(config, head))
         runner.model.save_pretrained(tmp_path / head)
-    base, lm = (matrix.model_class(framework, config, head) for head in matrix.HEADS)
+    base, lm = (matrix.model_class(framework, config, head) for head in matrix.CORE)
     from_base = lm.from_pretrained(tmp_path / "Model")
     assert from_base.load_report.fresh == ["lm_head.weight"]
     from_head = base.from_pretrained(tmp_path / "LMHeadModel")
@@ -108,6 +108,12 @@ def test_transformers_loads_what_every_framework_saves(tmp_path: Path) -> None:
             runner = matrix.build(framework, config, head, matrix.random_weights(config, head))
             runner.model.save_pretrained(tmp_path / framework / family / head)
             name = matrix.class_name(config, head)
+            if not hasattr(transformers, name):
+                assert (family, head) in {
+                    ("openai-gpt", "ForTokenClassification"),
+                    ("openai-gpt", "ForQuestionAnswering"),
+                }
+                continue
             theirs, info = getattr(transformers, name).from_pretrained(
                 tmp_path / framework / family / head, output_loading_info=True
             )

@@ -37,7 +37,8 @@ class Comparison:
 
     Attributes:
         max_abs: largest absolute error.
-        max_rel: largest absolute error over the largest absolute value of the reference.
+        max_rel: largest absolute error over the largest absolute value of the reference, over all cases of a run: a
+            score that happens to be small is the difference of larger numbers, and has the rounding of these.
         top1: share of tokens whose most likely next token agrees, of those that the reference decides by more than
             the tolerance; None where the output is not logits.
         mean_kl: mean Kullback-Leibler divergence from the reference, nats a token; None where it is not logits.
@@ -62,9 +63,19 @@ class Comparison:
 
 
 def compare(
-    framework: str, case: str, output: str, found: np.ndarray, wanted: np.ndarray, tolerance: float
+    framework: str,
+    case: str,
+    output: str,
+    found: np.ndarray,
+    wanted: np.ndarray,
+    tolerance: float,
+    scale: float = 0.0,
 ) -> Comparison:
-    """Compares one array with the reference's; a NaN or infinity is a failure on one side only, counted on both."""
+    """Compares one array with the reference's; a NaN or infinity is a failure on one side only, counted on both.
+
+    Args:
+        scale: what errors are relative to; at least the largest absolute value of `wanted`.
+    """
     found, wanted = np.asarray(found, np.float64), np.asarray(wanted, np.float64)
     if found.shape != wanted.shape:
         problem = f"shape {found.shape}, expected {wanted.shape}"
@@ -78,7 +89,7 @@ def compare(
     if not np.array_equal(found[~finite], wanted[~finite], equal_nan=True):
         return Comparison(framework, case, output, tolerance, problem="NaN or infinities differ")
     error = np.abs(found[finite] - wanted[finite]).max(initial=0.0)
-    scale = np.abs(wanted[finite]).max(initial=0.0)
+    scale = np.abs(wanted[finite]).max(initial=scale)
     relative = error / scale if scale else (0.0 if not error else np.inf)
     top1, mean_kl = (
         _distributions(found, wanted, tolerance * scale) if output == "logits" and finite.all() else (None, None)

@@ -9,16 +9,15 @@ from typing import Any
 import numpy as np
 
 from gptzoo._extras import FRAMEWORKS, missing
-from gptzoo.checkpoint import open_checkpoint, plan_load
+from gptzoo._load import claimed_heads
+from gptzoo.checkpoint import Checkpoint, open_checkpoint, plan_load
 from gptzoo.config import GPTConfig
 from gptzoo.errors import GPTZooError, MissingExtraError
-from gptzoo.heads import class_name, parse_class_name
+from gptzoo.heads import class_name
 from gptzoo.parity._cases import Case, cases
 from gptzoo.parity._compare import Comparison, compare, default_tolerance
 from gptzoo.parity._report import Report
 from gptzoo.parity._runners import Runner, load_runner
-
-HEADS_HERE = ("Model", "LMHeadModel")  # heads that the twins have
 
 
 def check(
@@ -48,7 +47,7 @@ def check(
     wanted = _known(frameworks)
     checkpoint = open_checkpoint(path)
     tolerance = default_tolerance(dtype, checkpoint.config) if tolerance is None else tolerance
-    config, head = checkpoint.config, choose_head(checkpoint.config, checkpoint.tensors)
+    config, head = checkpoint.config, choose_head(checkpoint)
     skipped = {name: f"{' and '.join(missing(name))} not installed" for name in wanted if missing(name)}
     if len(skipped) == len(wanted):
         needed = ", ".join(f"pip install 'gptzoo[{name}]'" for name in wanted)
@@ -74,16 +73,12 @@ def check(
     return report
 
 
-def choose_head(config: GPTConfig, tensors: Iterable[str]) -> str:
-    """Returns the head that a checkpoint was saved from, as far as the twins have it; its backbone otherwise."""
-    for name in config.architectures or ():
-        try:
-            _, head = parse_class_name(name)
-        except KeyError:
-            continue
-        return head if head in HEADS_HERE else "Model"
-    own_head = any(name == "lm_head.weight" for name in tensors)
-    return "LMHeadModel" if own_head or config.tie_word_embeddings else "Model"
+def choose_head(checkpoint: Checkpoint) -> str:
+    """Returns the head that a checkpoint was saved from: by its `architectures`, or else by its weights."""
+    if claimed := claimed_heads(checkpoint):
+        return claimed[0]
+    has_head = "lm_head.weight" in checkpoint.tensors or checkpoint.config.tie_word_embeddings
+    return "LMHeadModel" if has_head else "Model"
 
 
 def reference_runner(config: GPTConfig, head: str, weights: dict[str, np.ndarray]) -> Callable[..., dict[str, Any]]:
@@ -105,8 +100,8 @@ def _known(frameworks: Iterable[str] | None) -> list[str]:
 
 def _outputs(call: Callable[..., dict[str, Any]], case: Case, to_numpy: Callable[[Any], Any]) -> dict[str, list[Any]]:
     """Calls a model as a case says; every output becomes a list of arrays."""
-    past = {} if case.before is None else {"past_key_values": call(**case.before, use_cache=True)["past_key_values"]}
-    output = call(**case.inputs, **past, use_cache=True)
+    past = {} if case.before is None else {"past_key_values": call(**case.before)["past_key_values"]}
+    output = call(**case.inputs, **past)
     return {name: list(_leaves(to_numpy(value))) for name, value in output.items()}
 
 
@@ -121,19 +116,25 @@ def _leaves(value: Any) -> Iterator[np.ndarray]:
 def _compare_all(
     runner: Runner, inputs: list[Case], expected: dict[str, dict[str, list[Any]]], tolerance: float
 ) -> Iterator[Comparison]:
+    scales = _scales(expected.values())
     for case in inputs:
         found, wanted = _outputs(runner, case, runner.numpy), expected[case.name]
         for output in dict.fromkeys([*wanted, *found]):
-            yield from _compare_output(runner.framework, case.name, output, found, wanted, tolerance)
+            ours, theirs = found.get(output, []), wanted.get(output, [])
+            if len(ours) != len(theirs):
+                problem = f"{len(ours)} arrays, expected {len(theirs)}"
+                yield Comparison(runner.framework, case.name, output, tolerance, problem=problem)
+                continue
+            for i, (a, b) in enumerate(zip(ours, theirs, strict=True)):
+                yield compare(runner.framework, case.name, output, a, b, tolerance, scales[output, i])
 
 
-def _compare_output(
-    framework: str, case: str, output: str, found: dict[str, list[Any]], wanted: dict[str, list[Any]], tolerance: float
-) -> Iterator[Comparison]:
-    ours, theirs = found.get(output, []), wanted.get(output, [])
-    if len(ours) != len(theirs):
-        problem = f"{len(ours)} arrays, expected {len(theirs)}"
-        yield Comparison(framework, case, output, tolerance, problem=problem)
-        return
-    for a, b in zip(ours, theirs, strict=True):
-        yield compare(framework, case, output, a, b, tolerance)
+def _scales(expected: Iterable[dict[str, list[Any]]]) -> dict[tuple[str, int], float]:
+    """Returns the largest finite absolute value of each array over all cases."""
+    scales: dict[tuple[str, int], float] = {}
+    for outputs in expected:
+        for output, arrays in outputs.items():
+            for i, array in enumerate(arrays):
+                largest = float(np.abs(array[np.isfinite(array)]).max(initial=0.0))
+                scales[output, i] = max(largest, scales.get((output, i), 0.0))
+    return scales
