@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from gptzoo import reference
+from gptzoo.outputs import OUTPUTS
 from tests import matrix
 from tests.matrix import BATCH, CLASS_IDS, CLASSES, CORE, TESTED, TOKENS
 
@@ -90,6 +92,49 @@ def test_torch_compile(family: str, head: str) -> None:
 
     with torch.no_grad():
         _check(setting, step, lambda: compiled)
+
+
+@only("torch")
+@pytest.mark.parametrize("free", [False, True], ids=["fixed", "free"])
+@classes
+def test_torch_export(family: str, head: str, free: bool, tmp_path: Path) -> None:
+    """The program takes the model's place, also from a file, and for any number of tokens where that is asked for."""
+    import torch
+
+    setting = Setting("torch", family, head)
+    native = setting.runner.to_native
+    inputs = {"input_ids": native(setting.ids), "attention_mask": native(setting.mask)}
+    tokens = {1: torch.export.Dim("tokens", min=2, max=setting.config.n_positions)}
+    dims = dict.fromkeys(inputs, tokens) if free else None
+    program = torch.export.export(setting.runner.model, (), inputs, dynamic_shapes=dims)
+    torch.export.save(program, tmp_path / "model.pt2")
+    module = torch.export.load(tmp_path / "model.pt2").module()
+    for part in (slice(None), slice(3, None)) if free else (slice(None),):
+        found = module(**{name: array[:, part] for name, array in inputs.items()})
+        assert type(found) is OUTPUTS[head]
+        wanted = setting.expected(slice(None), part)
+        for array, expected in zip(computed(found), wanted, strict=True):
+            assert matrix.error(setting.runner.numpy(array), expected) <= matrix.TOLERANCE
+
+
+@only("torch")
+@pytest.mark.filterwarnings("ignore:There is a performance drop:UserWarning")
+def test_torch_func() -> None:
+    """One gradient per row, by vmap over grad, is what each row alone gives."""
+    import torch
+    from torch.func import functional_call, grad, vmap
+
+    setting = Setting("torch", "gpt2", "LMHeadModel")
+    model, ids = setting.runner.model, setting.runner.to_native(setting.ids)
+    parameters = dict(model.named_parameters())
+
+    def loss(parameters: Any, row: Any) -> Any:
+        return functional_call(model, parameters, (row[None],), {"labels": row[None]}).loss
+
+    each = vmap(grad(loss), in_dims=(None, 0))(parameters, ids)["transformer.wte.weight"]
+    for found, row in zip(each, ids, strict=True):
+        (wanted,) = torch.autograd.grad(loss(parameters, row), [parameters["transformer.wte.weight"]])
+        assert matrix.error(found.detach().numpy(), wanted.numpy()) <= 10 * matrix.TOLERANCE
 
 
 @only("keras")

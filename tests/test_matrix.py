@@ -124,6 +124,66 @@ def test_tolerance_catches(family: str, head: str, framework: str, mutation: str
     assert _worst(wrong, wrong(**wrong_inputs), wanted) > 10 * matrix.TOLERANCE
 
 
+def _pooled_one_before(values: dict[str, np.ndarray], inputs: dict[str, Any]) -> None:
+    inputs["attention_mask"] = inputs["attention_mask"].copy()
+    inputs["attention_mask"][:, -1] = 0
+
+
+def _chosen_one_before(values: dict[str, np.ndarray], inputs: dict[str, Any]) -> None:
+    inputs["mc_token_ids"] = inputs["mc_token_ids"] - 1
+
+
+def _without(name: str) -> Any:
+    def mutate(values: dict[str, np.ndarray], inputs: dict[str, Any]) -> None:
+        values[name] = np.zeros_like(values[name])
+
+    return mutate
+
+
+def _swapped_rows(name: str) -> Any:
+    def mutate(values: dict[str, np.ndarray], inputs: dict[str, Any]) -> None:
+        values[name] = values[name][::-1].copy()
+
+    return mutate
+
+
+def _labels_one_later(values: dict[str, np.ndarray], inputs: dict[str, Any]) -> None:
+    inputs["labels"] = np.roll(inputs["labels"], 1, axis=-1)
+
+
+# What can go wrong in a head alone.
+HEAD_MUTATIONS = [
+    ("LMHeadModel", _labels_one_later),
+    ("DoubleHeadsModel", _labels_one_later),
+    ("DoubleHeadsModel", _chosen_one_before),
+    ("DoubleHeadsModel", _without("multiple_choice_head.summary.bias")),
+    ("ForSequenceClassification", _pooled_one_before),
+    ("ForSequenceClassification", _swapped_rows("score.weight")),
+    ("ForSequenceClassification", _labels_one_later),
+    ("ForTokenClassification", _labels_one_later),
+    ("ForTokenClassification", _without("classifier.bias")),
+    ("ForTokenClassification", _swapped_rows("classifier.weight")),
+    ("ForQuestionAnswering", _swapped_rows("qa_outputs.weight")),
+    ("ForQuestionAnswering", _without("qa_outputs.bias")),
+]
+
+
+@pytest.mark.parametrize(("head", "mutate"), HEAD_MUTATIONS)
+@pytest.mark.parametrize("family", CONFIGS)
+@frameworks
+def test_tolerance_catches_in_heads(framework: str, family: str, head: str, mutate: Any) -> None:
+    config = matrix.tiny(family)
+    values, inputs = matrix.random_weights(config, head), _padded(config) | matrix.labels(head)
+    if head == "DoubleHeadsModel":
+        inputs["mc_token_ids"] = np.array([5, 6, 7])
+    wanted = reference.forward(head, config, values, **inputs)
+    right = matrix.build(framework, config, head, values)
+    assert _worst(right, right(**inputs), wanted) <= matrix.TOLERANCE
+    mutate(values, inputs)
+    wrong = matrix.build(framework, config, head, values)
+    assert _worst(wrong, wrong(**inputs), wanted) > 10 * matrix.TOLERANCE
+
+
 def _worst(runner: Any, outputs: dict[str, Any], wanted: dict[str, Any]) -> float:
     pairs = (
         pair
