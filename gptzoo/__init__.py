@@ -1,6 +1,7 @@
 """gptzoo: OpenAI GPT and GPT-2 as native PyTorch, Keras and Flax models that compute the same thing.
 
-Importing this package imports no framework and no NumPy: names are looked up when they are first used.
+Importing this package imports no framework and no NumPy: names are looked up when they are first used. Plain names of
+models are PyTorch's; with TF or Flax before them they are Keras' and Flax', for code that was written with these names.
 """
 
 from __future__ import annotations
@@ -19,14 +20,38 @@ if TYPE_CHECKING:  # what type checkers and editors see; `_NAMES` is what runs, 
     from gptzoo.errors import InputError as InputError
     from gptzoo.errors import MissingExtraError as MissingExtraError
     from gptzoo.errors import ParityError as ParityError
-    from gptzoo.torch import GPT2LMHeadModel as GPT2LMHeadModel
-    from gptzoo.torch import GPT2Model as GPT2Model
-    from gptzoo.torch import OpenAIGPTLMHeadModel as OpenAIGPTLMHeadModel
-    from gptzoo.torch import OpenAIGPTModel as OpenAIGPTModel
+    from gptzoo.flax._old_names import *  # noqa: F403  (as are those of the next three: listed in their __all__)
+    from gptzoo.keras._old_names import *  # noqa: F403
+    from gptzoo.outputs import *  # noqa: F403
+    from gptzoo.torch import *  # noqa: F403
+    from gptzoo.torch._old_names import *  # noqa: F403
 
 __version__ = "0.1.0"
 
-# Module -> the public names that it lends to the top level. Models named here are PyTorch's.
+_FAMILIES = ("GPT2", "OpenAIGPT")
+_MODELS = tuple(
+    family + head
+    for family in _FAMILIES
+    for head in (
+        "Model",
+        "LMHeadModel",
+        "DoubleHeadsModel",
+        "ForSequenceClassification",
+        "ForTokenClassification",
+        "ForQuestionAnswering",
+    )
+)
+_AUTO = (
+    "AutoModel",
+    "AutoModelForCausalLM",
+    "AutoModelForSequenceClassification",
+    "AutoModelForTokenClassification",
+    "AutoModelForQuestionAnswering",
+)
+_BASES = ("PreTrainedModel", *(f"{family}PreTrainedModel" for family in _FAMILIES))
+_OLD = (*_MODELS, *_AUTO, *_BASES)
+
+# Module -> the public names that it lends to the top level.
 _NAMES = {
     "gptzoo.config": ("AutoConfig", "GPT2Config", "OpenAIGPTConfig"),
     "gptzoo.errors": (
@@ -38,7 +63,33 @@ _NAMES = {
         "MissingExtraError",
         "ParityError",
     ),
-    "gptzoo.torch": ("GPT2LMHeadModel", "GPT2Model", "OpenAIGPTLMHeadModel", "OpenAIGPTModel"),
+    "gptzoo.outputs": (
+        "BaseModelOutput",
+        "BaseModelOutputWithPastAndCrossAttentions",
+        "CausalLMOutput",
+        "CausalLMOutputWithCrossAttentions",
+        "FlaxBaseModelOutputWithPastAndCrossAttentions",
+        "FlaxCausalLMOutputWithCrossAttentions",
+        "GPT2DoubleHeadsModelOutput",
+        "ModelOutput",
+        "OpenAIGPTDoubleHeadsModelOutput",
+        "QuestionAnsweringModelOutput",
+        "SequenceClassifierOutput",
+        "SequenceClassifierOutputWithPast",
+        "TFBaseModelOutput",
+        "TFBaseModelOutputWithPastAndCrossAttentions",
+        "TFCausalLMOutput",
+        "TFCausalLMOutputWithCrossAttentions",
+        "TFGPT2DoubleHeadsModelOutput",
+        "TFOpenAIGPTDoubleHeadsModelOutput",
+        "TFSequenceClassifierOutput",
+        "TFSequenceClassifierOutputWithPast",
+        "TokenClassifierOutput",
+    ),
+    "gptzoo.torch": (*_MODELS, *_AUTO),
+    "gptzoo.torch._old_names": _BASES,
+    "gptzoo.keras._old_names": (*(f"TF{name}" for name in _OLD), *(f"TF{family}MainLayer" for family in _FAMILIES)),
+    "gptzoo.flax._old_names": tuple(f"Flax{name}" for name in _OLD),
 }
 _HOMES = {name: module for module, names in _NAMES.items() for name in names}
 

@@ -5,19 +5,59 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from gptzoo import weights
 from gptzoo._safetensors import TensorInfo, shown
-from gptzoo.config import CONFIG_FILE, DTYPES, GPTConfig
-from gptzoo.errors import CheckpointError
+from gptzoo._settings import short
+from gptzoo.config import CONFIG_FILE, DTYPES, LABELS, GPTConfig
+from gptzoo.errors import CheckpointError, ConfigError
 from gptzoo.heads import class_name, parse_class_name
+from gptzoo.inputs import Shape
 
 if TYPE_CHECKING:
     from gptzoo.checkpoint import Checkpoint
+
+ANY = None
+
+# Arguments of `from_pretrained` in other libraries that are neither ours nor fields of a config -> the values that
+# change nothing here, and why. At another value they are refused, so that none is believed to have an effect.
+_NO_DOWNLOAD = "nothing is downloaded: a path is read as it is"
+_ONE_READER = "what a file is, is told from the file"
+_LEAN = "one tensor at a time is in memory beside the model, and no weight is filled twice"
+FOREIGN_ARGUMENTS: dict[str, tuple[tuple[Any, ...] | None, str]] = {
+    "cache_dir": (ANY, _NO_DOWNLOAD),
+    "force_download": (ANY, _NO_DOWNLOAD),
+    "local_files_only": (ANY, _NO_DOWNLOAD),
+    "mirror": (ANY, _NO_DOWNLOAD),
+    "proxies": (ANY, _NO_DOWNLOAD),
+    "resume_download": (ANY, _NO_DOWNLOAD),
+    "token": (ANY, _NO_DOWNLOAD),
+    "use_auth_token": (ANY, _NO_DOWNLOAD),
+    "_commit_hash": (ANY, _NO_DOWNLOAD),
+    "revision": ((None, "main"), _NO_DOWNLOAD),
+    "subfolder": ((None, ""), "give the path of the folder itself"),
+    "variant": ((None,), "files are read by their plain names"),
+    "from_flax": (ANY, _ONE_READER),
+    "from_pt": (ANY, _ONE_READER),
+    "from_tf": (ANY, _ONE_READER),
+    "use_safetensors": ((None, True), "safetensors are read"),
+    "weights_only": (ANY, "nothing but tensors is read from a file"),
+    "is_decoder": (ANY, "every GPT is one"),
+    "trust_remote_code": (ANY, "no code is read from a checkpoint"),
+    "disable_mmap": (ANY, _LEAN),
+    "low_cpu_mem_usage": (ANY, _LEAN),
+    "offload_state_dict": (ANY, _LEAN),
+    "_fast_init": (ANY, _LEAN),
+    "_do_init": ((True,), "a Flax model holds its weights, which are `model.params` too"),
+    "device_map": ((None,), "a model is on one device"),
+    "load_in_4bit": ((None, False), "weights are not quantized"),
+    "load_in_8bit": ((None, False), "weights are not quantized"),
+}
 
 _BLOCK = re.compile(r"h\.(0|[1-9][0-9]*)\.")
 
@@ -30,19 +70,32 @@ class LoadReport:
         loaded: weights that were read.
         tied: weights that are identical to another one, whether stored or not.
         ignored: tensors, named as stored, that the model does not use: old buffers, weights of other heads.
-        fresh: weights of a head that the checkpoint does not have; they get initial values.
+        fresh: weights of a head that the checkpoint does not have; they get initial values. With
+            `ignore_mismatched_sizes`, also weights that it has in another shape.
+        mismatched: weights that the checkpoint has in another shape -> that shape, and the model's.
     """
 
     loaded: list[str] = field(default_factory=list)
     tied: list[str] = field(default_factory=list)
     ignored: list[str] = field(default_factory=list)
     fresh: list[str] = field(default_factory=list)
+    mismatched: dict[str, tuple[Shape, Shape]] = field(default_factory=dict)
+
+    def loading_info(self) -> dict[str, list[Any]]:
+        """Returns the same in the words of Transformers' `output_loading_info`, sorted."""
+        return {
+            "missing_keys": sorted(set(self.fresh) - set(self.mismatched)),
+            "unexpected_keys": sorted(name for name in self.ignored if not weights.is_buffer(name)),
+            "mismatched_keys": sorted((name, *shapes) for name, shapes in self.mismatched.items()),
+            "error_msgs": [],  # what would stand here is an exception
+        }
 
     def __str__(self) -> str:
         parts = [f"{len(self.loaded)} loaded"]
         for word, names in (("tied", self.tied), ("ignored", self.ignored), ("fresh", self.fresh)):
             if names:
                 parts.append(f"{len(names)} {word} ({', '.join(map(shown, names[:3]))}{', ...' * (len(names) > 3)})")
+        parts += [f"{name} of shape {found}, not {wanted}" for name, (found, wanted) in self.mismatched.items()]
         return ", ".join(parts)
 
 
@@ -91,13 +144,40 @@ class LoadPlan:
         for name, spec in self.specs.items():
             if not spec.tied or name not in self.stored:
                 continue
-            one, other = self.stored[name], self.stored[spec.tied]
-            if not self.checkpoint.is_equal(one, other):
+            one, other = self.stored[name], self.stored.get(spec.tied, spec.tied)  # that of another shape is not kept
+            if spec.tied not in self.stored or not self.checkpoint.is_equal(one, other):
                 file = self.checkpoint.path / self.checkpoint.tensors[one].file
                 raise CheckpointError(f"{file}: {one}: differs from {other}, expected equal (tie_word_embeddings)")
 
 
-def plan_load(checkpoint: Checkpoint, config: GPTConfig, head: str) -> LoadPlan:
+def config_overrides(checkpoint: Checkpoint, config: type[GPTConfig], given: dict[str, Any]) -> dict[str, Any]:
+    """Returns what `from_pretrained` was given for the config, less the arguments of other libraries.
+
+    Args:
+        config: class of the model's config.
+        given: arguments that are not `from_pretrained`'s own, by name.
+
+    Raises:
+        ConfigError: lists what is neither a field of the config, nor a foreign field that the checkpoint holds, nor a
+            foreign argument without effect.
+    """
+    known = {name for name in given if config.judges(name) or name in checkpoint.config.foreign}
+    problems = []
+    for name, value in given.items():
+        if name in FOREIGN_ARGUMENTS:
+            harmless, reason = FOREIGN_ARGUMENTS[name]
+            if harmless is not ANY and value not in harmless:
+                problems.append(f"{name}: {short(value)} is not implemented in gptzoo ({reason})")
+        elif name not in known:
+            like = get_close_matches(name, {entry.name for entry in fields(config)} | LABELS, 1)
+            hint = f" ({like[0]}?)" if like else ""
+            problems.append(f"{name}: neither an argument nor a field of the config{hint}")
+    if problems:
+        raise ConfigError.listing("from_pretrained", problems)
+    return {name: given[name] for name in known}
+
+
+def plan_load(checkpoint: Checkpoint, config: GPTConfig, head: str, ignore_mismatched_sizes: bool = False) -> LoadPlan:
     """Finds each weight of a model in a checkpoint, from the headers alone.
 
     Backbone names with and without "transformer." are the same. Buffers of old versions and weights of other heads
@@ -107,6 +187,7 @@ def plan_load(checkpoint: Checkpoint, config: GPTConfig, head: str) -> LoadPlan:
     Args:
         config: of the model; the checkpoint's own, or a variation of it.
         head: key of `gptzoo.heads.HEADS`.
+        ignore_mismatched_sizes: whether weights of another shape, of a head or not, get initial values.
 
     Raises:
         CheckpointError: lists every missing, unexpected, repeated and misshapen tensor.
@@ -115,7 +196,7 @@ def plan_load(checkpoint: Checkpoint, config: GPTConfig, head: str) -> LoadPlan:
     if config.model_type != checkpoint.config.model_type:
         found = f"{checkpoint.config.model_type}, expected {config.model_type}"
         raise CheckpointError(f"{subject}: {CONFIG_FILE}: model_type: {found}")
-    match = Match(checkpoint, config, head)
+    match = Match(checkpoint, config, head, ignore_mismatched_sizes)
     if problems := match.problems():
         raise CheckpointError.listing(subject, problems)
     return LoadPlan(checkpoint, match.specs, match.stored, match.report)
@@ -131,8 +212,9 @@ class Match:
         faults: what is wrong with the tensors that were found.
     """
 
-    def __init__(self, checkpoint: Checkpoint, config: GPTConfig, head: str):
+    def __init__(self, checkpoint: Checkpoint, config: GPTConfig, head: str, ignore_mismatched_sizes: bool = False):
         self.checkpoint, self.config = checkpoint, config
+        self.ignores_sizes = ignore_mismatched_sizes
         self.specs = weights.specs(config, head)
         self.stored: dict[str, str] = {}
         self.report = LoadReport()
@@ -174,18 +256,22 @@ class Match:
         self.stored[spec.name] = name
         if info.dtype not in DTYPES:
             self.faults.append(f"{where}: dtype {info.dtype}, expected one of {', '.join(DTYPES)}")
-        if info.shape != spec.shape:
+        if info.shape != spec.shape and self.ignores_sizes:
+            self.report.mismatched[spec.name] = (info.shape, spec.shape)
+        elif info.shape != spec.shape:
             hint = ", looks transposed" if info.shape[::-1] == spec.shape else ""
             self.faults.append(f"{where}: shape {info.shape}, expected {spec.shape} ({spec.row.shape}){hint}")
 
     def _match_weights(self) -> None:
         claimed = set(claimed_heads(self.checkpoint))
+        for name in self.report.mismatched:
+            del self.stored[name]
         for name, spec in self.specs.items():
             if spec.tied:
                 self.report.tied.append(name)
             elif name in self.stored:
                 self.report.loaded.append(name)
-            elif spec.row.heads and claimed.isdisjoint(spec.row.heads):
+            elif name in self.report.mismatched or (spec.row.heads and claimed.isdisjoint(spec.row.heads)):
                 self.report.fresh.append(name)
             else:
                 self.missing.append(name)

@@ -16,7 +16,8 @@ class StaticCache(NamedTuple):
     """A cache of fixed capacity: shapes do not change from step to step, so a compiled call compiles once.
 
     Attributes:
-        layers: a (key, value) pair for each block, each (B, n_head, capacity, head_dim).
+        layers: a (key, value) pair for each block, each (B, n_head, capacity, head_dim), of the heads that are
+            not pruned.
         length: how many tokens are filled in; an integer array of rank 0.
     """
 
@@ -72,8 +73,8 @@ def _is_array_or_none(x: Any) -> bool:
     return x is None or hasattr(x, "shape")
 
 
-def cache_shape(config: GPTConfig, batch_size: int, max_length: int) -> tuple[int, int, int, int]:
-    """Returns the shape of the keys, and of the values, of a block of a StaticCache.
+def cache_shapes(config: GPTConfig, batch_size: int, max_length: int) -> list[tuple[int, int, int, int]]:
+    """Returns the shape of the keys, and of the values, of each block of a StaticCache.
 
     Raises:
         InputError: no such cache can be, or the config has fewer positions.
@@ -85,7 +86,8 @@ def cache_shape(config: GPTConfig, batch_size: int, max_length: int) -> tuple[in
         problems.append(f"max_length: {max_length!r}, expected 1 to {config.n_positions} (n_positions)")
     if problems:
         raise InputError.listing("init_cache", problems)
-    return batch_size, config.n_head, max_length, config.head_dim
+    counts = [len(config.kept_heads(block)) for block in range(config.n_layer)]
+    return [(batch_size, n_head, max_length, config.head_dim) for n_head in counts]
 
 
 def past_length(past: Any) -> Any:

@@ -20,7 +20,7 @@ import numpy as np
 from gptzoo import limits, weights
 from gptzoo._files import naming, save_files, write_file, write_synced
 from gptzoo._json import read_json_object
-from gptzoo._load import LoadPlan, LoadReport, common_dtype, plan_load
+from gptzoo._load import LoadPlan, LoadReport, common_dtype, config_overrides, plan_load
 from gptzoo._safetensors import (
     SafetensorsFile,
     TensorInfo,
@@ -40,6 +40,7 @@ __all__ = [
     "LoadPlan",
     "LoadReport",
     "TensorInfo",
+    "config_overrides",
     "open_checkpoint",
     "plan_load",
     "save_checkpoint",

@@ -20,6 +20,7 @@ from gptzoo._settings import (
     RATE,
     TOKEN,
     TOKENS,
+    Rule,
     count,
     is_int,
     labels_of,
@@ -63,6 +64,15 @@ ACTIVATIONS = {
 ATTENTIONS = ("eager", "sdpa", "flash_attention_2")
 PROBLEM_TYPES = ("regression", "single_label_classification", "multi_label_classification")
 SUMMARY_TYPES = ("cls_index", "last", "first", "mean")
+LABELS = frozenset({"num_labels", "id2label", "label2id"})
+LABEL_IDS = labels_of(str, int)
+HEAD_LISTS = Rule(
+    "a map from block to a list of heads",
+    lambda value: (
+        isinstance(value, dict)
+        and all(is_int(key) and isinstance(heads, list) and all(map(is_int, heads)) for key, heads in value.items())
+    ),
+)
 
 # Foreign fields that would change the computation -> the values at which they do not.
 INERT: dict[str, tuple[Any, ...]] = {
@@ -73,7 +83,6 @@ INERT: dict[str, tuple[Any, ...]] = {
     "multi_query": (False, None),
     "n_special": (0, None),
     "position_embedding_type": ("absolute", None),
-    "pruned_heads": ({}, None),
     "quantization_config": (None,),
     "rope_parameters": (None,),
     "rope_scaling": (None,),
@@ -179,11 +188,12 @@ class GPTConfig:
     eos_token_id: int | list[int] | None = setting(None, TOKENS)
     pad_token_id: int | None = setting(None, TOKEN)
     id2label: dict[int, str] = setting({0: "LABEL_0", 1: "LABEL_1"}, labels_of(int, str))
-    label2id: dict[str, int] = setting({"LABEL_0": 0, "LABEL_1": 1}, labels_of(str, int))
+    label2id: dict[str, int] = setting({"LABEL_0": 0, "LABEL_1": 1}, LABEL_IDS)
     problem_type: str | None = setting(None, optional(one_of(*PROBLEM_TYPES)))
     return_dict: bool = setting(True, FLAG)
     output_hidden_states: bool = setting(False, FLAG)
     output_attentions: bool = setting(False, FLAG)
+    pruned_heads: dict[int, list[int]] = setting({}, HEAD_LISTS)
     architectures: list[str] | None = setting(None, NAMES)
     dtype: str | None = setting(None, optional(one_of(*DTYPES)))
     attn_implementation: str | None = setting(None, optional(one_of(*ATTENTIONS)))
@@ -224,10 +234,13 @@ class GPTConfig:
         given = deepcopy(given)
         if given.get("dtype") is not None:
             given["dtype"] = dtype_name(given["dtype"])
-        labels, num_labels = given.get("id2label"), given.pop("num_labels", None)
+        labels, ids, num_labels = given.get("id2label"), given.get("label2id"), given.pop("num_labels", None)
+        if labels is None and LABEL_IDS.accepts(ids):
+            labels = _inverse(ids)
         given["id2label"] = _whole_keys(labels) if labels is not None else _default_labels(num_labels)
-        if given.get("label2id") is None:
+        if ids is None:
             given["label2id"] = _inverse(given["id2label"])
+        given["pruned_heads"] = _head_lists(given.get("pruned_heads"))
         for entry in fields(self):
             setattr(self, entry.name, given.pop(entry.name, _default(entry)))
         self._wanted_labels = num_labels
@@ -265,6 +278,15 @@ class GPTConfig:
             problems.append(f"num_labels: {short(self._wanted_labels)}, but id2label has {self.num_labels} entries")
         if sorted(self.id2label) != list(range(self.num_labels)):
             problems.append(f"id2label: keys {short(sorted(self.id2label))}, expected 0 to {self.num_labels - 1}")
+        for block, heads in self.pruned_heads.items():
+            if not 0 <= block < self.n_layer:
+                problems.append(f"pruned_heads: block {block}, expected 0 to {self.n_layer - 1} (n_layer)")
+            elif outside := sorted(set(heads) - set(range(self.n_head))):
+                problems.append(
+                    f"pruned_heads: heads {outside} of block {block}, expected 0 to {self.n_head - 1} (n_head)"
+                )
+            elif not self.kept_heads(block):
+                problems.append(f"pruned_heads: all heads of block {block}, of which one at least has to stay")
         return problems
 
     @property
@@ -296,9 +318,12 @@ class GPTConfig:
     def n_mlp(self) -> int:
         return self.n_inner or 4 * self.n_embd
 
-    @property
-    def n_qkv(self) -> int:
-        return 3 * self.n_embd
+    def n_attn(self, block: int) -> int:
+        """Width of what the attention heads of a block compute together."""
+        return len(self.kept_heads(block)) * self.head_dim
+
+    def n_qkv(self, block: int) -> int:
+        return 3 * self.n_attn(block)
 
     @property
     def n_kv(self) -> int:
@@ -339,6 +364,10 @@ class GPTConfig:
         """Standard deviation of the projections that write into the residual stream."""
         return self.initializer_range
 
+    def kept_heads(self, block: int) -> tuple[int, ...]:
+        """Returns the numbers of the attention heads that a block still has, as they were before any was pruned."""
+        return tuple(head for head in range(self.n_head) if head not in self.pruned_heads.get(block, ()))
+
     def attention_scale(self, layer: int) -> float:
         """Factor on the attention scores of block `layer`, counted from 0."""
         scale = 1 / math.sqrt(self.head_dim) if self.scale_attn_weights else 1.0
@@ -372,8 +401,9 @@ class GPTConfig:
         model_type = values.pop("model_type", cls.model_type)
         if model_type != cls.model_type:
             raise ConfigError(f"model_type: {short(model_type)}, expected {cls.model_type} for {cls.__name__}")
-        if "num_labels" in overrides and "id2label" not in overrides:
-            overrides = {"id2label": None, "label2id": None} | overrides
+        if not LABELS.isdisjoint(overrides):  # the three say one thing: what is stored of the others is stale
+            kept = overrides.keys() == {"num_labels"} and _label_count(values) == overrides["num_labels"]
+            values = {name: value for name, value in values.items() if kept or name not in LABELS}
         for alias, name in cls.aliases.items():
             if name in overrides or alias in overrides:
                 values = {key: value for key, value in values.items() if key not in (alias, name)}
@@ -391,6 +421,12 @@ class GPTConfig:
 
         local = resolve(path)
         return cls.from_json_file(local / CONFIG_FILE if local.is_dir() else local, **overrides)
+
+    @classmethod
+    def judges(cls, name: str) -> bool:
+        """Whether a name means anything to this config: a field, another name of one, or one refused for a reason."""
+        known = {entry.name for entry in fields(cls)} | LABELS | cls.aliases.keys()
+        return name in known or name in cls.misnamed or name in INERT
 
     @classmethod
     def derive(cls: type[Config], other: GPTConfig, **overrides: Any) -> Config:
@@ -438,6 +474,7 @@ class GPT2Config(GPTConfig):
         use_cache: whether calls return `past_key_values`.
         add_cross_attention: whether each block attends to `encoder_hidden_states` too.
         tie_word_embeddings: whether the language model head is the token embedding.
+        pruned_heads: block -> attention heads of its self-attention that are not there, by their first numbers.
         attn_implementation: "eager", "sdpa" (the default) or "flash_attention_2".
     """
 
@@ -571,11 +608,29 @@ def _default_labels(num_labels: Any) -> Any:
     return {i: f"LABEL_{i}" for i in range(wanted)}
 
 
+def _label_count(values: Mapping[str, Any]) -> int | None:
+    """Number of labels of a config.json's content; None if it says none."""
+    labels = values.get("id2label")
+    return len(labels) if isinstance(labels, dict) else values.get("num_labels")
+
+
 def _whole_keys(labels: Any) -> Any:
     """JSON keys are strings; label ids are integers. What is neither is left for the rule to report."""
     if not isinstance(labels, dict):
         return labels
     return {int(key) if isinstance(key, str) and key.isdecimal() else key: name for key, name in labels.items()}
+
+
+def _head_lists(pruned: Any) -> Any:
+    """Brings heads by block to sorted lists, and leaves out blocks without any; what is neither is left to the rule."""
+    if pruned is None or pruned == {}:
+        return {}
+    lists = _whole_keys(pruned)
+    if isinstance(lists, dict):
+        lists = {key: list(heads) if isinstance(heads, set | tuple) else heads for key, heads in lists.items()}
+    if not HEAD_LISTS.accepts(lists):
+        return pruned
+    return {block: sorted(set(heads)) for block, heads in sorted(lists.items()) if heads}
 
 
 def _inverse(labels: Any) -> Any:

@@ -95,6 +95,15 @@ HEADS = {
     )
 }
 
+# Auto class -> the head of the models that it makes.
+AUTO_HEADS = {
+    "AutoModel": "Model",
+    "AutoModelForCausalLM": "LMHeadModel",
+    "AutoModelForSequenceClassification": "ForSequenceClassification",
+    "AutoModelForTokenClassification": "ForTokenClassification",
+    "AutoModelForQuestionAnswering": "ForQuestionAnswering",
+}
+
 
 def class_name(config: type[GPTConfig] | GPTConfig, head: str) -> str:
     """Returns "GPT2LMHeadModel" for a GPT-2 config (or its class) and "LMHeadModel"."""

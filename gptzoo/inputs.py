@@ -169,12 +169,13 @@ def _cache_problems(call: _Call, kind: ArrayKind) -> Iterable[str]:
     layers = call.past.layers if isinstance(call.past, StaticCache) else call.past
     first = tuple(layers[0][0].shape)
     length = first[2] if len(first) == 4 else None
-    want = (rows, call.config.n_head, length, call.config.head_dim)
     named = [
-        (f"{name} {i}", x) for i, pair in enumerate(layers) for name, x in zip(("key", "value"), pair, strict=True)
+        (f"{name} {i}", x, (rows, len(call.config.kept_heads(i)), length, call.config.head_dim))
+        for i, pair in enumerate(layers)
+        for name, x in zip(("key", "value"), pair, strict=True)
     ]
-    wrong = [f"{name} is a {type(x).__name__}, expected {kind.name}" for name, x in named if not kind.is_array(x)]
-    for name, x in named:
+    wrong = [f"{name} is a {type(x).__name__}, expected {kind.name}" for name, x, _ in named if not kind.is_array(x)]
+    for name, x, want in named:
         if kind.is_array(x) and not fits(tuple(x.shape), want):
             wrong.append(f"{name} has shape {show(tuple(x.shape))}, expected {show(want)}")
     if wrong:

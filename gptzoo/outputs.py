@@ -92,3 +92,48 @@ class QuestionAnsweringOutput(ModelOutput):
 
 
 OUTPUTS: dict[str, type[ModelOutput]] = {output.head: output for output in ModelOutput.__subclasses__()}
+
+# What the original documentation calls these classes. Where a family or a head had fewer fields there, such as no
+# past_key_values in GPT and no losses in TensorFlow's double heads, those fields are None here unless asked for.
+BaseModelOutputWithPastAndCrossAttentions = BaseModelOutput
+CausalLMOutputWithCrossAttentions = CausalLMOutput
+GPT2DoubleHeadsModelOutput = DoubleHeadsModelOutput
+OpenAIGPTDoubleHeadsModelOutput = DoubleHeadsModelOutput
+SequenceClassifierOutputWithPast = SequenceClassifierOutput
+QuestionAnsweringModelOutput = QuestionAnsweringOutput
+
+TFBaseModelOutput = BaseModelOutput
+TFBaseModelOutputWithPastAndCrossAttentions = BaseModelOutput
+TFCausalLMOutput = CausalLMOutput
+TFCausalLMOutputWithCrossAttentions = CausalLMOutput
+TFGPT2DoubleHeadsModelOutput = DoubleHeadsModelOutput
+TFOpenAIGPTDoubleHeadsModelOutput = DoubleHeadsModelOutput
+TFSequenceClassifierOutput = SequenceClassifierOutput
+TFSequenceClassifierOutputWithPast = SequenceClassifierOutput
+
+FlaxBaseModelOutputWithPastAndCrossAttentions = BaseModelOutput
+FlaxCausalLMOutputWithCrossAttentions = CausalLMOutput
+
+__all__ = [
+    "BaseModelOutput",
+    "BaseModelOutputWithPastAndCrossAttentions",
+    "CausalLMOutput",
+    "CausalLMOutputWithCrossAttentions",
+    "FlaxBaseModelOutputWithPastAndCrossAttentions",
+    "FlaxCausalLMOutputWithCrossAttentions",
+    "GPT2DoubleHeadsModelOutput",
+    "ModelOutput",
+    "OpenAIGPTDoubleHeadsModelOutput",
+    "QuestionAnsweringModelOutput",
+    "SequenceClassifierOutput",
+    "SequenceClassifierOutputWithPast",
+    "TFBaseModelOutput",
+    "TFBaseModelOutputWithPastAndCrossAttentions",
+    "TFCausalLMOutput",
+    "TFCausalLMOutputWithCrossAttentions",
+    "TFGPT2DoubleHeadsModelOutput",
+    "TFOpenAIGPTDoubleHeadsModelOutput",
+    "TFSequenceClassifierOutput",
+    "TFSequenceClassifierOutputWithPast",
+    "TokenClassifierOutput",
+]

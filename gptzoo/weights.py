@@ -28,7 +28,7 @@ class Weight:
 
     Attributes:
         name: canonical name; "{i}" stands for the number of the block.
-        shape: symbolic dimensions, which are config attributes or numbers.
+        shape: symbolic dimensions, which are config attributes, methods of the number of the block, or numbers.
         axes: logical name of each axis.
         init: "zeros", "ones", or the config attribute that holds the standard deviation of a normal distribution.
         family: `model_type` that has this weight; None: both.
@@ -65,7 +65,7 @@ TABLE = (
     Weight("h.{i}.ln_1.bias",                     "n_embd",            "embed",       "zeros"),
     Weight("h.{i}.attn.c_attn.weight",            "n_embd n_qkv",      "embed qkv",   NORMAL),
     Weight("h.{i}.attn.c_attn.bias",              "n_qkv",             "qkv",         "zeros"),
-    Weight("h.{i}.attn.c_proj.weight",            "n_embd n_embd",     "heads embed", RESIDUAL),
+    Weight("h.{i}.attn.c_proj.weight",            "n_attn n_embd",     "heads embed", RESIDUAL),
     Weight("h.{i}.attn.c_proj.bias",              "n_embd",            "embed",       "zeros"),
     Weight("h.{i}.ln_cross_attn.weight",          "n_embd",            "embed",       "ones",   GPT2, when=CROSS),
     Weight("h.{i}.ln_cross_attn.bias",            "n_embd",            "embed",       "zeros",  GPT2, when=CROSS),
@@ -114,6 +114,7 @@ class Spec:
         backbone_name: without the prefix; what a checkpoint of another head may call it.
         std: standard deviation of the initial values; None for constants.
         tied: full name of the weight that this one is identical to, or None if it is stored.
+        block: number of the block that it is in, if any.
     """
 
     name: str
@@ -121,6 +122,7 @@ class Spec:
     row: Weight
     std: float | None
     tied: str | None
+    block: int | None = None
 
     @property
     def backbone_name(self) -> str:
@@ -137,12 +139,18 @@ def specs(config: GPTConfig, head: str) -> dict[str, Spec]:
     result = {}
     for row in rows(config, head):
         tied = prefix + row.tied if row.tied and config.tie_word_embeddings else None
-        shape = tuple(int(dim) if dim.isdecimal() else int(getattr(config, dim)) for dim in row.shape.split())
         std = None if row.init in ("zeros", "ones") else float(getattr(config, row.init))
-        for name in expand(row.name, config.n_layer):
+        for block, name in enumerate(expand(row.name, config.n_layer)):
             full = prefix + name if row.heads is None else name
-            result[full] = Spec(full, shape, row, std, tied)
+            shape = tuple(size(config, dim, block) for dim in row.shape.split())
+            result[full] = Spec(full, shape, row, std, tied, block if name != row.name else None)
     return result
+
+
+def size(config: GPTConfig, dim: str, block: int) -> int:
+    """Returns the number that a symbolic dimension stands for: of a block's attention, heads may be pruned."""
+    value = int(dim) if dim.isdecimal() else getattr(config, dim)
+    return int(value(block) if callable(value) else value)
 
 
 def rows(config: GPTConfig, head: str) -> Iterable[Weight]:
@@ -181,14 +189,25 @@ def initial_value(spec: Spec, seed: int = 0) -> np.ndarray:
     """
     import numpy as np
 
-    if seed < 0:
-        raise InputError(f"seed: {seed}, expected an integer of at least 0")
+    rng = generator(seed, spec.backbone_name)
     if spec.std is None:
         return np.full(spec.shape, 1.0 if spec.row.init == "ones" else 0.0, np.float32)
-    rng = np.random.default_rng([seed, zlib.crc32(spec.backbone_name.encode())])
     values = rng.standard_normal(spec.shape, dtype=np.float32)
     values *= np.float32(spec.std)
     return values
+
+
+def generator(seed: int, name: str, *more: int) -> np.random.Generator:
+    """Returns a source of random numbers that depend on the seed, the name of a weight and further numbers only.
+
+    Raises:
+        InputError: the seed is negative.
+    """
+    import numpy as np
+
+    if seed < 0:
+        raise InputError(f"seed: {seed}, expected an integer of at least 0")
+    return np.random.default_rng([seed, zlib.crc32(name.encode()), *more])
 
 
 def is_buffer(name: str) -> bool:

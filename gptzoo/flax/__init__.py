@@ -4,6 +4,13 @@ from gptzoo._extras import require
 
 require("flax")
 
+from gptzoo.flax._auto import (  # noqa: E402
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForQuestionAnswering,
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+)
 from gptzoo.flax._gpt import OpenAIGPTModel  # noqa: E402
 from gptzoo.flax._gpt2 import GPT2Model  # noqa: E402
 from gptzoo.flax._heads import (  # noqa: E402
@@ -20,6 +27,11 @@ from gptzoo.flax._heads import (  # noqa: E402
 )
 
 __all__ = [
+    "AutoModel",
+    "AutoModelForCausalLM",
+    "AutoModelForQuestionAnswering",
+    "AutoModelForSequenceClassification",
+    "AutoModelForTokenClassification",
     "GPT2DoubleHeadsModel",
     "GPT2ForQuestionAnswering",
     "GPT2ForSequenceClassification",

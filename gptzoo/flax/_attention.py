@@ -29,7 +29,7 @@ class Context:
         past: Layers, a StaticCache or None.
         queries: index of each new token in the sequence, cached tokens counted, (T,).
         encoder_visible: which encoder tokens are seen, (B, 1, 1, X); None: all.
-        head_mask: factor on each head of each block, (n_layer, N).
+        head_mask: factor on each head of each block, pruned ones included, (n_layer, n_head).
         rngs: keys for dropout; None: not in training.
         present, attentions, cross_attentions: what each block has reported so far, if wanted.
     """
@@ -71,20 +71,22 @@ class Context:
 
 
 class Attention(nnx.Module):
-    """Causal multi-head self-attention (Vaswani et al. 2017, sec. 3.2)."""
+    """Causal multi-head self-attention (Vaswani et al. 2017, sec. 3.2), by the heads that are not pruned."""
 
     def __init__(self, config: GPTConfig, layer: int):
-        self.n_head = config.n_head
+        self.heads = config.kept_heads(layer)
         self.layer = layer
         self.scale = config.attention_scale(layer)
         self.upcast = config.reorder_and_upcast_attn
-        self.c_attn = Conv1D(config.n_embd, config.n_qkv)
-        self.c_proj = Conv1D(config.n_embd, config.n_embd)
+        self.c_attn = Conv1D(config.n_embd, config.n_qkv(layer))
+        self.c_proj = Conv1D(config.n_attn(layer), config.n_embd)
         self.attn_dropout = Dropout(config.attn_pdrop)
         self.resid_dropout = Dropout(config.resid_pdrop)
 
     def __call__(self, x: Array, ctx: Context) -> Array:  # (B, T, E) -> (B, T, E)
-        q, k, v = (split_heads(part, self.n_head) for part in jnp.split(self.c_attn(x), 3, axis=-1))  # 3 x (B, N, T, D)
+        q, k, v = (
+            split_heads(part, len(self.heads)) for part in jnp.split(self.c_attn(x), 3, axis=-1)
+        )  # 3 x (B, N, T, D)
         k, v = ctx.remember(self.layer, k, v)  # 2 x (B, N, S, D)
         x = attend(self, q, k, v, ctx.visible, ctx, causal=True)  # (B, N, T, D)
         return self.resid_dropout(self.c_proj(merge_heads(x)), ctx.rngs)
@@ -94,7 +96,7 @@ class CrossAttention(nnx.Module):
     """Multi-head attention from the tokens to the states of an encoder."""
 
     def __init__(self, config: GPTConfig, layer: int):
-        self.n_head = config.n_head
+        self.heads = tuple(range(config.n_head))
         self.layer = layer
         self.scale = config.attention_scale(layer)
         self.upcast = config.reorder_and_upcast_attn
@@ -106,9 +108,9 @@ class CrossAttention(nnx.Module):
 
     def __call__(self, x: Array, ctx: Context) -> Array:  # (B, T, E) -> (B, T, E)
         assert ctx.encoder is not None
-        q = split_heads(self.q_attn(x), self.n_head)  # (B, N, T, D)
+        q = split_heads(self.q_attn(x), len(self.heads))  # (B, N, T, D)
         k, v = (
-            split_heads(part, self.n_head) for part in jnp.split(self.c_attn(ctx.encoder), 2, axis=-1)
+            split_heads(part, len(self.heads)) for part in jnp.split(self.c_attn(ctx.encoder), 2, axis=-1)
         )  # 2 x (B, N, X, D)
         x = attend(self, q, k, v, ctx.encoder_visible, ctx, causal=False)  # (B, N, T, D)
         return self.resid_dropout(self.c_proj(merge_heads(x)), ctx.rngs)
@@ -136,14 +138,14 @@ def attend(
     if ctx.output_attentions or layer.upcast or ctx.implementation == "eager" or not fused:
         x, weights = eager(layer, q, k, v, causal_mask(q, k) if visible is None and causal else visible, ctx)
         if ctx.output_attentions:
-            (ctx.attentions if causal else ctx.cross_attentions).append(mask_heads(weights, layer.layer, ctx))
+            (ctx.attentions if causal else ctx.cross_attentions).append(mask_heads(weights, layer, ctx))
     elif use_flash:
         x = sdpa(q, k, v, visible, layer.scale, causal, "cudnn")
     else:
         is_causal = causal and visible is None
         x = sdpa(q, k, v, visible, layer.scale, is_causal, "xla")
     # A factor on the weights of a head is the same factor on its output.
-    return mask_heads(x, layer.layer, ctx)
+    return mask_heads(x, layer, ctx)
 
 
 def eager(
@@ -177,8 +179,10 @@ def require_flash() -> None:
         )
 
 
-def mask_heads(x: Array, layer: int, ctx: Context) -> Array:  # (B, N, ...) -> (B, N, ...)
-    return x if ctx.head_mask is None else x * ctx.head_mask[layer].astype(x.dtype)[:, None, None]
+def mask_heads(x: Array, layer: Attention | CrossAttention, ctx: Context) -> Array:  # (B, N, ...) -> (B, N, ...)
+    if ctx.head_mask is None:
+        return x
+    return x * ctx.head_mask[layer.layer, jnp.array(layer.heads)].astype(x.dtype)[:, None, None]
 
 
 def causal_mask(q: Array, k: Array) -> Array:  # (1, 1, T, S)

@@ -5,6 +5,7 @@ Shapes: B batch, T new tokens, S cached and new tokens, X encoder tokens, N head
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import jax.numpy as jnp
@@ -25,6 +26,7 @@ class Backbone(PreTrainedModel):
     """A decoder without a head. A family adds its embeddings, its blocks `h` and its final norm."""
 
     head = "Model"
+    gradient_checkpointing = False
     drop: Dropout
     h: nnx.List[Any]
 
@@ -70,7 +72,8 @@ class Backbone(PreTrainedModel):
             inputs_embeds: (B, T, E), instead of `input_ids`.
             encoder_hidden_states: (B, X, E), for a config with `add_cross_attention`.
             encoder_attention_mask: (B, X), 0 on padding.
-            use_cache, output_attentions, output_hidden_states, return_dict: the config's value if None.
+            use_cache, output_attentions, output_hidden_states, return_dict: the config's value if None. No cache is
+                returned where gradient checkpointing computes the blocks twice.
             params: weights to compute with in place of the model's own, nested like `model.params`.
             dropout_rng: JAX key for dropout; None: a key from the `rngs` that the model was made with.
             train: whether to drop out.
@@ -102,6 +105,7 @@ class Backbone(PreTrainedModel):
         if isinstance(past, StaticCache):
             # Compiled code cannot raise: tokens beyond the capacity give NaN.
             x = jnp.where((queries < past.capacity)[:, None], x, jnp.nan)
+        twice = self.gradient_checkpointing and train
         ctx = Context(
             implementation=config.attn_implementation or "sdpa",
             queries=queries,
@@ -110,11 +114,11 @@ class Backbone(PreTrainedModel):
             head_mask=None if head_mask is None else jnp.broadcast_to(head_mask, (config.n_layer, config.n_head)),
             encoder=None if encoder_hidden_states is None else self.cast(encoder_hidden_states),
             encoder_visible=encoder_keys(encoder_attention_mask),
-            use_cache=config.use_cache if use_cache is None else use_cache,
+            use_cache=(config.use_cache if use_cache is None else use_cache) and not twice,
             output_attentions=config.output_attentions if output_attentions is None else output_attentions,
             rngs=self.dropout_rngs(dropout_rng, train),
         )
-        x, states = self.run_blocks(self.drop(x, ctx.rngs), ctx)
+        x, states = self.run_blocks(self.drop(x, ctx.rngs), ctx, twice)
         wanted = config.output_hidden_states if output_hidden_states is None else output_hidden_states
         x = x.reshape(*shape, x.shape[-1])
         output = BaseModelOutput(
@@ -132,13 +136,31 @@ class Backbone(PreTrainedModel):
         assert embeds is not None  # check_inputs has seen to it
         return self.cast(embeds).reshape(-1, *embeds.shape[-2:])
 
-    def run_blocks(self, x: Array, ctx: Context) -> tuple[Array, list[Array]]:
+    def run_blocks(self, x: Array, ctx: Context, twice: bool) -> tuple[Array, list[Array]]:
         """Returns the last hidden state and the input of each block."""
         states = []
         for block in self.h:
             states.append(x)
-            x = block(x, ctx)
+            x = recompute(block, x, ctx) if twice else block(x, ctx)
         return self.final_norm(x), states
+
+
+def recompute(block: Any, x: Array, ctx: Context) -> Array:  # (B, T, E) -> (B, T, E)
+    """Runs a block that keeps nothing for its gradient but what goes in: the rest is computed again, dropout as before.
+
+    It runs twice, so it reports to lists of its own, and only the first run's reports are passed on.
+    """
+
+    @nnx.remat
+    def run(block: Any, x: Array, rngs: nnx.RngStream | None) -> tuple[Array, ...]:
+        own = replace(ctx, rngs=rngs, attentions=[], cross_attentions=[])
+        x = block(x, own)
+        return x, *own.attentions, *own.cross_attentions
+
+    x, *reports = run(block, x, ctx.rngs)
+    ctx.attentions += reports[:1]
+    ctx.cross_attentions += reports[1:]
+    return x
 
 
 def read_past(config: GPTConfig, past_key_values: Any) -> Layers | StaticCache | None:
@@ -173,7 +195,7 @@ def visible_keys(
     """
     if mask is None and past is None:
         return None
-    n_keys = past.capacity if isinstance(past, StaticCache) else past_length(past) + len(queries)
+    n_keys = past.capacity if isinstance(past, StaticCache) else past_length(past) + queries.shape[0]
     keys = jnp.arange(n_keys, dtype=jnp.int32)
     causal = keys <= queries[:, None]  # (T, S)
     if mask is None:

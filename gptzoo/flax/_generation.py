@@ -73,6 +73,8 @@ def step(
 ) -> tuple[Array, StaticCache, Array]:
     """Chooses the next token of each row; compiled once for the prompt and once for all single tokens."""
     model = nnx.merge(graphdef, state)
-    output = model(tokens, cache, mask, use_cache=True, logits_to_keep=1, return_dict=True)
+    output = model(
+        tokens, past_key_values=cache, attention_mask=mask, use_cache=True, logits_to_keep=1, return_dict=True
+    )
     token = jnp.where(ended, pad, output.logits[:, -1].argmax(-1).astype(tokens.dtype))  # (B,)
     return token[:, None], output.past_key_values, ended | jnp.isin(token, stops)

@@ -13,18 +13,19 @@ from flax import nnx, traverse_util
 from jax import Array
 
 from gptzoo import weights
-from gptzoo.cache import StaticCache, cache_shape
-from gptzoo.checkpoint import LoadReport, open_checkpoint, plan_load, save_checkpoint
+from gptzoo.cache import StaticCache, cache_shapes
+from gptzoo.checkpoint import LoadReport, config_overrides, open_checkpoint, plan_load, save_checkpoint
 from gptzoo.config import GPTConfig, dtype_name
 from gptzoo.errors import ConfigError, InputError
 from gptzoo.flax._attention import require_flash
 from gptzoo.flax._generation import GenerationMixin
 from gptzoo.flax._nnx import Static, initial_value, place, seed_of, to_dtype
+from gptzoo.flax._surgery import SurgeryMixin
 from gptzoo.heads import class_name
 from gptzoo.outputs import ModelOutput
 
 
-class PreTrainedModel(nnx.Module, GenerationMixin):
+class PreTrainedModel(nnx.Module, GenerationMixin, SurgeryMixin):
     """Base of all models.
 
     Args:
@@ -36,14 +37,15 @@ class PreTrainedModel(nnx.Module, GenerationMixin):
         param_dtype: of the weights; None: the config's, or float32.
 
     Attributes:
-        config: the config that the model was made from; not changed by the model. What a compiled function saw of it
-            stays compiled.
+        config: the config that the model was made from; not changed by the model, which has a copy after surgery.
+            What a compiled function saw of it stays compiled.
         load_report: what `from_pretrained` found in the checkpoint.
     """
 
     config_class: ClassVar[type[GPTConfig]]
     head: ClassVar[str]
     rngs: nnx.RngStream | None = None
+    transformer: Any  # the backbone, under a head
 
     def __init__(
         self,
@@ -87,6 +89,8 @@ class PreTrainedModel(nnx.Module, GenerationMixin):
         dtype: Any = None,
         param_dtype: Any = None,
         seed: int = 0,
+        ignore_mismatched_sizes: bool = False,
+        output_loading_info: bool = False,
         **overrides: Any,
     ) -> Self:
         """Loads a checkpoint.
@@ -97,16 +101,22 @@ class PreTrainedModel(nnx.Module, GenerationMixin):
             dtype: of the weights and the computation; None or "auto": that of `config`, or as stored.
             param_dtype: of the weights, where they are to have another one.
             seed: for a head that the checkpoint does not have.
-            overrides: config fields that win over the checkpoint's, such as `attn_implementation="eager"`.
+            ignore_mismatched_sizes: whether weights that are stored in another shape get initial values; they are
+                named in `load_report.mismatched`.
+            output_loading_info: whether to return (model, `load_report.loading_info()`).
+            overrides: config fields that win over the checkpoint's, such as `num_labels=3`. Arguments of other
+                libraries that change nothing here are passed over: `gptzoo._load.FOREIGN_ARGUMENTS`.
 
         Raises:
             CheckpointError: lists everything in the checkpoint that does not fit.
+            ConfigError: lists every override with a wrong value, or of a name that means nothing.
         """
         dtype = overrides.pop("torch_dtype", dtype)  # its older name
         checkpoint = open_checkpoint(path)
         given = config
+        overrides = config_overrides(checkpoint, cls.config_class, overrides)
         config = cls.config_class.derive(given or checkpoint.config, **overrides)
-        plan = plan_load(checkpoint, config, cls.head)
+        plan = plan_load(checkpoint, config, cls.head, ignore_mismatched_sizes)
         dtype = None if dtype == "auto" else dtype
         param_dtype = to_dtype(plan.chosen_dtype(dtype, given) if param_dtype is None else param_dtype)
         config.dtype = dtype_name(param_dtype)
@@ -114,7 +124,7 @@ class PreTrainedModel(nnx.Module, GenerationMixin):
         for name, array in plan.values(seed):
             model.set_weight(name, array)
         model._load_report = Static(plan.report)
-        return model
+        return (model, plan.report.loading_info()) if output_loading_info else model  # type: ignore[return-value]
 
     def save_pretrained(self, directory: str | Path, max_shard_size: int | str = "5GB") -> None:
         """Writes config.json and safetensors, which Transformers and the other frameworks here load as they are."""
@@ -133,6 +143,16 @@ class PreTrainedModel(nnx.Module, GenerationMixin):
         weight = self.get_weight(name)
         if tuple(value.shape) != tuple(weight.shape):
             raise InputError(f"{name}: shape {tuple(value.shape)}, expected {tuple(weight.shape)}")
+        weight.set_value(to_tensor(value, weight.dtype))
+
+    def read_weight(self, name: str) -> np.ndarray:
+        """Returns the value of a weight, named canonically."""
+        self.require_values()
+        return to_array(self.get_weight(name))
+
+    def replace_weight(self, name: str, value: np.ndarray) -> None:
+        """Gives a weight, named canonically, a value of another shape."""
+        weight = self.get_weight(name)
         weight.set_value(to_tensor(value, weight.dtype))
 
     def tie_weights(self) -> None:
@@ -195,9 +215,26 @@ class PreTrainedModel(nnx.Module, GenerationMixin):
         Raises:
             InputError: the config has fewer positions.
         """
-        shape = cache_shape(self.config, batch_size, max_length)
-        layers = tuple((self.zeros(shape), self.zeros(shape)) for _ in range(self.config.n_layer))
+        shapes = cache_shapes(self.config, batch_size, max_length)
+        layers = tuple((self.zeros(shape), self.zeros(shape)) for shape in shapes)
         return StaticCache(layers, jnp.zeros((), jnp.int32))
+
+    def gradient_checkpointing_enable(self) -> None:
+        """Saves memory in training: each block's inner values are computed again for the gradient, and not kept."""
+        self.base_model.gradient_checkpointing = True
+
+    def gradient_checkpointing_disable(self) -> None:
+        """Trains the usual way again."""
+        self.base_model.gradient_checkpointing = False
+
+    @property
+    def is_gradient_checkpointing(self) -> bool:
+        return bool(self.base_model.gradient_checkpointing)
+
+    @property
+    def base_model(self) -> Any:
+        """The model without its head."""
+        return self if self.head == "Model" else self.transformer
 
     def result(self, output: ModelOutput, return_dict: bool | None) -> Any:
         """Returns an output as it is, or as a tuple, as the call or else the config asks."""

@@ -12,6 +12,13 @@ except ModuleNotFoundError as problem:  # its backend, as KERAS_BACKEND says, is
     package = "'gptzoo[keras]'" if backend == "tensorflow" else backend
     raise MissingExtraError(f"gptzoo.keras needs {backend}: pip install {package}") from None
 
+from gptzoo.keras._auto import (  # noqa: E402
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForQuestionAnswering,
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+)
 from gptzoo.keras._gpt import OpenAIGPTModel  # noqa: E402
 from gptzoo.keras._gpt2 import GPT2Model  # noqa: E402
 from gptzoo.keras._heads import (  # noqa: E402
@@ -28,6 +35,11 @@ from gptzoo.keras._heads import (  # noqa: E402
 )
 
 __all__ = [
+    "AutoModel",
+    "AutoModelForCausalLM",
+    "AutoModelForQuestionAnswering",
+    "AutoModelForSequenceClassification",
+    "AutoModelForTokenClassification",
     "GPT2DoubleHeadsModel",
     "GPT2ForQuestionAnswering",
     "GPT2ForSequenceClassification",

@@ -32,7 +32,7 @@ class Context:
         past: Layers, a StaticCache or None.
         queries: index of each new token in the sequence, cached tokens counted, (T,).
         encoder_visible: which encoder tokens are seen, (B, 1, 1, X); None: all.
-        head_mask: factor on each head of each block, (n_layer, N).
+        head_mask: factor on each head of each block, pruned ones included, (n_layer, n_head).
         training: whether to drop out.
         present, attentions, cross_attentions: what each block has reported so far, if wanted.
     """
@@ -75,22 +75,24 @@ class Context:
 
 
 class Attention(keras.Layer):
-    """Causal multi-head self-attention (Vaswani et al. 2017, sec. 3.2)."""
+    """Causal multi-head self-attention (Vaswani et al. 2017, sec. 3.2), by the heads that are not pruned."""
 
     def __init__(self, config: GPTConfig, layer: int, **kwargs: Any):
         super().__init__(**kwargs)
         with inside(self):
-            self.n_head = config.n_head
+            self.heads = config.kept_heads(layer)
             self.layer = layer
             self.scale = config.attention_scale(layer)
             self.upcast = config.reorder_and_upcast_attn
-            self.c_attn = Conv1D(config.n_embd, config.n_qkv, name="c_attn")
-            self.c_proj = Conv1D(config.n_embd, config.n_embd, name="c_proj")
+            self.c_attn = Conv1D(config.n_embd, config.n_qkv(layer), name="c_attn")
+            self.c_proj = Conv1D(config.n_attn(layer), config.n_embd, name="c_proj")
             self.attn_dropout = keras.layers.Dropout(config.attn_pdrop, name="attn_dropout")
             self.resid_dropout = keras.layers.Dropout(config.resid_pdrop, name="resid_dropout")
 
     def call(self, x: Tensor, ctx: Context) -> Tensor:  # (B, T, E) -> (B, T, E)
-        q, k, v = (split_heads(part, self.n_head) for part in ops.split(self.c_attn(x), 3, axis=-1))  # 3 x (B, N, T, D)
+        q, k, v = (
+            split_heads(part, len(self.heads)) for part in ops.split(self.c_attn(x), 3, axis=-1)
+        )  # 3 x (B, N, T, D)
         k, v = ctx.remember(self.layer, k, v)  # 2 x (B, N, S, D)
         x = attend(self, q, k, v, ctx.visible, ctx, causal=True)  # (B, N, T, D)
         return self.resid_dropout(self.c_proj(merge_heads(x)))
@@ -102,7 +104,7 @@ class CrossAttention(keras.Layer):
     def __init__(self, config: GPTConfig, layer: int, **kwargs: Any):
         super().__init__(**kwargs)
         with inside(self):
-            self.n_head = config.n_head
+            self.heads = tuple(range(config.n_head))
             self.layer = layer
             self.scale = config.attention_scale(layer)
             self.upcast = config.reorder_and_upcast_attn
@@ -113,9 +115,9 @@ class CrossAttention(keras.Layer):
             self.resid_dropout = keras.layers.Dropout(config.resid_pdrop, name="resid_dropout")
 
     def call(self, x: Tensor, ctx: Context) -> Tensor:  # (B, T, E) -> (B, T, E)
-        q = split_heads(self.q_attn(x), self.n_head)  # (B, N, T, D)
+        q = split_heads(self.q_attn(x), len(self.heads))  # (B, N, T, D)
         k, v = (
-            split_heads(part, self.n_head) for part in ops.split(self.c_attn(ctx.encoder), 2, axis=-1)
+            split_heads(part, len(self.heads)) for part in ops.split(self.c_attn(ctx.encoder), 2, axis=-1)
         )  # 2 x (B, N, X, D)
         x = attend(self, q, k, v, ctx.encoder_visible, ctx, causal=False)  # (B, N, T, D)
         return self.resid_dropout(self.c_proj(merge_heads(x)))
@@ -141,14 +143,14 @@ def attend(
     if ctx.output_attentions or layer.upcast or ctx.implementation == "eager" or not (flash or fused):
         x, weights = eager(layer, q, k, v, causal_mask(q, k) if visible is None and causal else visible)
         if ctx.output_attentions:
-            (ctx.attentions if causal else ctx.cross_attentions).append(mask_heads(weights, layer.layer, ctx))
+            (ctx.attentions if causal else ctx.cross_attentions).append(mask_heads(weights, layer, ctx))
     elif flash:
         x = sdpa(q, k, v, None, layer.scale, causal, flash=None)
     else:
         is_causal = causal and visible is None
         x = sdpa(q, k, v, visible, layer.scale, is_causal, flash=False)
     # A factor on the weights of a head is the same factor on its output.
-    return mask_heads(x, layer.layer, ctx)
+    return mask_heads(x, layer, ctx)
 
 
 def eager(
@@ -189,8 +191,10 @@ def require_flash(config: GPTConfig, dtype: str) -> None:
         ) from None
 
 
-def mask_heads(x: Tensor, layer: int, ctx: Context) -> Tensor:  # (B, N, ...) -> (B, N, ...)
-    return x if ctx.head_mask is None else x * ops.cast(ctx.head_mask[layer], x.dtype)[:, None, None]
+def mask_heads(x: Tensor, layer: Attention | CrossAttention, ctx: Context) -> Tensor:  # (B, N, ...) -> (B, N, ...)
+    if ctx.head_mask is None:
+        return x
+    return x * ops.cast(ops.take(ctx.head_mask[layer.layer], layer.heads, axis=0), x.dtype)[:, None, None]
 
 
 def causal_mask(q: Tensor, k: Tensor) -> Tensor:  # (1, 1, T, S)

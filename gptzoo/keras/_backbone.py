@@ -5,6 +5,7 @@ Shapes: B batch, T new tokens, S cached and new tokens, X encoder tokens, N head
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import keras
@@ -22,6 +23,7 @@ class Backbone(PreTrainedModel):
     """A decoder without a head. A family adds its embeddings, its blocks `h` and its final norm."""
 
     head = "Model"
+    gradient_checkpointing = False
     drop: keras.layers.Dropout
     h: list[keras.Layer]
 
@@ -64,7 +66,8 @@ class Backbone(PreTrainedModel):
             inputs_embeds: (B, T, E), instead of `input_ids`.
             encoder_hidden_states: (B, X, E), for a config with `add_cross_attention`.
             encoder_attention_mask: (B, X), 0 on padding.
-            use_cache, output_attentions, output_hidden_states, return_dict: the config's value if None.
+            use_cache, output_attentions, output_hidden_states, return_dict: the config's value if None. No cache is
+                returned where gradient checkpointing computes the blocks twice.
             training: whether to drop out.
 
         Raises:
@@ -94,6 +97,7 @@ class Backbone(PreTrainedModel):
         if isinstance(past, StaticCache):
             # Compiled code cannot raise: tokens beyond the capacity give NaN.
             x = ops.where((queries < past.capacity)[:, None], x, float("nan"))
+        twice = self.gradient_checkpointing and bool(training)
         ctx = Context(
             implementation=config.attn_implementation or "sdpa",
             queries=queries,
@@ -102,11 +106,11 @@ class Backbone(PreTrainedModel):
             head_mask=None if head_mask is None else ops.broadcast_to(head_mask, (config.n_layer, config.n_head)),
             encoder=None if encoder_hidden_states is None else self.cast(encoder_hidden_states),
             encoder_visible=encoder_keys(encoder_attention_mask),
-            use_cache=config.use_cache if use_cache is None else use_cache,
+            use_cache=(config.use_cache if use_cache is None else use_cache) and not twice,
             output_attentions=config.output_attentions if output_attentions is None else output_attentions,
             training=bool(training),
         )
-        x, states = self.run_blocks(self.drop(x, training=ctx.training), ctx)
+        x, states = self.run_blocks(self.drop(x, training=ctx.training), ctx, twice)
         wanted = config.output_hidden_states if output_hidden_states is None else output_hidden_states
         x = ops.reshape(x, (*shape, config.n_embd))
         output = BaseModelOutput(
@@ -124,13 +128,41 @@ class Backbone(PreTrainedModel):
         assert embeds is not None  # check_inputs has seen to it
         return ops.reshape(self.cast(embeds), (-1, *ops.shape(embeds)[-2:]))
 
-    def run_blocks(self, x: Tensor, ctx: Context) -> tuple[Tensor, list[Tensor]]:
+    def run_blocks(self, x: Tensor, ctx: Context, twice: bool) -> tuple[Tensor, list[Tensor]]:
         """Returns the last hidden state and the input of each block."""
         states = []
         for block in self.h:
             states.append(x)
-            x = block(x, ctx=ctx, training=ctx.training)  # Keras tells the layers inside that it is training
+            # Keras tells the layers inside that it is training.
+            x = recompute(block, x, ctx) if twice else block(x, ctx=ctx, training=ctx.training)
         return self.final_norm(x), states
+
+
+def recompute(block: keras.Layer, x: Tensor, ctx: Context) -> Tensor:  # (B, T, E) -> (B, T, E)
+    """Runs a block that keeps nothing for its gradient but what goes in: the rest is computed again, dropout as before.
+
+    It runs twice, so it reports to lists of its own, and only the first run's reports are passed on; and both runs
+    begin with the same states of its dropouts, which move on once. For what is no argument and no weight, TensorFlow
+    would have no gradient.
+    """
+    weights = [(weight, weight.value) for weight in block.weights]
+    states = [variable for variable in block.variables if all(variable is not weight for weight, _ in weights)]
+    starts = [(state, ops.copy(state)) for state in states]
+    given = {name: getattr(ctx, name) for name in ("encoder", "head_mask", "past") if getattr(ctx, name) is not None}
+
+    @keras.remat
+    def run(x: Tensor, given: dict[str, Any]) -> tuple[list[Tensor], list[Tensor]]:
+        own = replace(ctx, attentions=[], cross_attentions=[], **given)
+        with keras.StatelessScope(weights + starts) as scope:
+            x = block(x, ctx=own, training=True)
+        return [x, *own.attentions, *own.cross_attentions], [scope.get_current_value(state) for state in states]
+
+    (x, *reports), ends = run(x, given)
+    for state, end in zip(states, ends, strict=True):
+        state.assign(end)
+    ctx.attentions += reports[:1]
+    ctx.cross_attentions += reports[1:]
+    return x
 
 
 def read_past(config: GPTConfig, past_key_values: Any) -> Layers | StaticCache | None:

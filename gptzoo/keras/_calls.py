@@ -27,6 +27,18 @@ from gptzoo.outputs import OUTPUTS, ModelOutput
 # What the entries of a list are that stands in place of `input_ids`.
 LISTED = ("input_ids", "attention_mask", "token_type_ids", "position_ids")
 
+# Head -> its labels, each with the output that it is for.
+LABELS = {
+    head.name: dict(
+        zip(
+            " ".join(labels for labels, _ in head.losses.values()).split(),
+            [output.name for output in head.outputs if output.name.endswith("logits")],
+            strict=True,
+        )
+    )
+    for head in HEADS.values()
+}
+
 # Whether Keras is trying a call on made-up sizes, to see the shapes of its outputs.
 _trial: ContextVar[bool] = ContextVar("trial", default=False)
 
@@ -64,14 +76,63 @@ class KerasModel(keras.Model):
         finally:
             _trial.reset(token)
 
+    def train_step(self, *args: Any) -> Any:
+        """Trains on one batch: the last argument, after the state that Keras passes on JAX."""
+        return super().train_step(*args[:-1], self.with_labels(args[-1]))
+
+    def test_step(self, *args: Any) -> Any:
+        """Evaluates one batch; see `train_step`."""
+        return super().test_step(*args[:-1], self.with_labels(args[-1]))
+
+    def with_labels(self, batch: Any) -> Any:
+        """Puts `y` among the call's arguments where `compile` names no loss, so that the model's own is of it.
+
+        Raises:
+            InputError: weights of rows, which the model's own loss has not.
+        """
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(batch)
+        if self.loss is not None or not LABELS[self.head]:
+            return batch
+        if sample_weight is not None:
+            raise InputError("sample_weight: the model's own loss takes none; name a loss in compile")
+        given = unpack(x) or {"input_ids": x}
+        return (given if y is None else {**name_labels(self.head, y), **given}), y, None
+
     def compute_loss(
         self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
     ) -> Any:
-        """Returns what `fit` minimises: the loss that `compile` names, or else that of the call, from its labels."""
+        """Returns what `fit` minimises: the loss that `compile` names, of the logits; or that of the call."""
         own = [y_pred[name] for name in HEADS[self.head].losses if isinstance(y_pred, ModelOutput) and name in y_pred]
         if self.loss is None and own:
             return sum([*own, *self.losses])
-        return super().compute_loss(x, y, y_pred, sample_weight, training)
+        return super().compute_loss(x, *self.pair(y, y_pred), sample_weight, training)
+
+    def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> Any:
+        """Returns the metrics that `compile` names, of the logits."""
+        labels = {name: x[name] for name in LABELS[self.head] if isinstance(x, Mapping) and name in x}
+        if y is None and labels:
+            y = labels if len(labels) > 1 else next(iter(labels.values()))
+        return super().compute_metrics(x, *self.pair(y, y_pred), sample_weight)
+
+    def pair(self, y: Any, y_pred: Any) -> tuple[Any, Any]:
+        """Returns labels, and the logits that they are for, in the structure of the labels.
+
+        Labels of the model's own loss are the tokens themselves, and shifted here; a loss that `compile` names is of
+        the token in the same place.
+        """
+        if y is None or not isinstance(y_pred, ModelOutput):
+            return y, y_pred
+        pairs = {}
+        for name, labels in name_labels(self.head, y).items():
+            logits = y_pred[LABELS[self.head].get(name, name)]
+            shifted = self.loss is None and (name, "next_token") in HEADS[self.head].losses.values()
+            pairs[name] = (labels[..., 1:], logits[..., :-1, :]) if shifted else (labels, logits)
+        ours, theirs = ({name: two[i] for name, two in pairs.items()} for i in range(2))
+        if isinstance(y, Mapping):
+            return ours, theirs
+        if isinstance(y, list | tuple):
+            return type(y)(ours.values()), type(y)(theirs.values())
+        return next(iter(ours.values())), next(iter(theirs.values()))
 
     def check_inputs(self, past: Any, **arrays: Any) -> None:
         """As `gptzoo.inputs.check_inputs`; a trial's sizes mean nothing."""
@@ -114,12 +175,25 @@ def unpack(first: Any) -> dict[str, Any]:
     """Returns the arguments by name that a dict or a list holds in place of `input_ids`; none if it is an array."""
     if isinstance(first, Mapping):
         return {"input_ids": None, **first}
-    # A list of lists of integers is an array; of arrays, or with None, a list of arguments.
+    # A list of lists of integers is an array; of arrays, a list of arguments.
     if not isinstance(first, list | tuple) or not any(entry is None or hasattr(entry, "shape") for entry in first):
         return {}
+    if any(entry is None for entry in first):  # TensorFlow's models had another order, with past_key_values second
+        raise InputError("None in a list of arrays: give the others by their names, as orders differed")
     if len(first) > len(LISTED):
         raise InputError(f"a list of {len(first)} arrays, expected at most {', '.join(LISTED)}; others by their names")
     return dict(zip(LISTED, first, strict=False))
+
+
+def name_labels(head: str, y: Any) -> dict[str, Any]:
+    """Returns labels by name: of a dict as they are, of a list in the order of the head table, an array is the first.
+
+    The bare model has none: its last hidden state is what a loss is of.
+    """
+    if isinstance(y, Mapping):
+        return dict(y)
+    names = [*LABELS[head]] or ["last_hidden_state"]
+    return dict(zip(names, y if isinstance(y, list | tuple) else [y], strict=False))
 
 
 def to_tensor(x: Any, name: str = "") -> Tensor:

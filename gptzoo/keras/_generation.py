@@ -42,7 +42,14 @@ class GenerationMixin:
         cache, tokens = self.init_cache(rows, total), input_ids
         ended = ops.zeros(rows, dtype="bool")
         for _ in range(max_new_tokens):
-            output = self(tokens, cache, attention_mask, use_cache=True, logits_to_keep=1, return_dict=True)
+            output = self(
+                tokens,
+                past_key_values=cache,
+                attention_mask=attention_mask,
+                use_cache=True,
+                logits_to_keep=1,
+                return_dict=True,
+            )
             # Without a gradient, or on PyTorch each step would hold on to all those before it.
             cache = keras.tree.map_structure(ops.stop_gradient, output.past_key_values)
             token = ops.where(ended, pad, ops.argmax(output.logits[:, -1], axis=-1))  # (B,)

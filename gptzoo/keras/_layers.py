@@ -65,7 +65,10 @@ class Embedding(keras.Layer):
         self.built = True
 
     def call(self, ids: Tensor) -> Tensor:  # (B, T) -> (B, T, E)
-        return ops.take(self.weight, ops.cast(ids, "int32"), axis=0)
+        # TensorFlow's gradient of a table is a list of rows, and Keras' Adam squares those of one id apart. The
+        # gradient of a reshaped table is whole.
+        table = ops.reshape(self.weight, self.weight.shape)
+        return ops.take(table, ops.cast(ids, "int32"), axis=0)
 
 
 class Linear(keras.Layer):
@@ -145,7 +148,7 @@ def host_values(x: Tensor) -> np.ndarray | None:
     if "cpu" not in str(getattr(x, "device", "")).lower():
         return None
     try:
-        values: np.ndarray = ops.convert_to_numpy(x)
+        values: np.ndarray = x.numpy() if hasattr(x, "numpy") else np.asarray(x)
     except (NotImplementedError, TypeError, RuntimeError):  # how each backend says that it is traced
         return None
     return values

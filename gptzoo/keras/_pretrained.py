@@ -13,8 +13,8 @@ import numpy as np
 from keras import ops
 
 from gptzoo import weights
-from gptzoo.cache import StaticCache, cache_shape
-from gptzoo.checkpoint import LoadReport, open_checkpoint, plan_load, save_checkpoint
+from gptzoo.cache import StaticCache, cache_shapes
+from gptzoo.checkpoint import LoadReport, config_overrides, open_checkpoint, plan_load, save_checkpoint
 from gptzoo.config import DTYPES, GPTConfig, dtype_name
 from gptzoo.errors import ConfigError, InputError
 from gptzoo.heads import class_name
@@ -22,10 +22,11 @@ from gptzoo.keras._attention import require_flash
 from gptzoo.keras._calls import KerasModel
 from gptzoo.keras._generation import GenerationMixin
 from gptzoo.keras._layers import Tensor
+from gptzoo.keras._surgery import SurgeryMixin
 from gptzoo.outputs import ModelOutput
 
 
-class PreTrainedModel(KerasModel, GenerationMixin):
+class PreTrainedModel(KerasModel, GenerationMixin, SurgeryMixin):
     """Base of all models.
 
     Args:
@@ -36,7 +37,7 @@ class PreTrainedModel(KerasModel, GenerationMixin):
         kwargs: `name` and `trainable`, as of every Keras layer.
 
     Attributes:
-        config: the config that the model was made from; not changed by the model.
+        config: the config that the model was made from; not changed by the model, which has a copy after surgery.
         load_report: what `from_pretrained` found in the checkpoint.
     """
 
@@ -73,6 +74,8 @@ class PreTrainedModel(KerasModel, GenerationMixin):
         dtype: Any = None,
         device: Any = None,
         seed: int = 0,
+        ignore_mismatched_sizes: bool = False,
+        output_loading_info: bool = False,
         **overrides: Any,
     ) -> Self:
         """Loads a checkpoint.
@@ -84,16 +87,22 @@ class PreTrainedModel(KerasModel, GenerationMixin):
                 of `config`, or as stored.
             device: where the weights go, as `keras.device` names it.
             seed: for a head that the checkpoint does not have.
-            overrides: config fields that win over the checkpoint's, such as `attn_implementation="eager"`.
+            ignore_mismatched_sizes: whether weights that are stored in another shape get initial values; they are
+                named in `load_report.mismatched`.
+            output_loading_info: whether to return (model, `load_report.loading_info()`).
+            overrides: config fields that win over the checkpoint's, such as `num_labels=3`. Arguments of other
+                libraries that change nothing here are passed over: `gptzoo._load.FOREIGN_ARGUMENTS`.
 
         Raises:
             CheckpointError: lists everything in the checkpoint that does not fit.
+            ConfigError: lists every override with a wrong value, or of a name that means nothing.
         """
         dtype = overrides.pop("torch_dtype", dtype)  # its older name
         checkpoint = open_checkpoint(path)
         given = config
+        overrides = config_overrides(checkpoint, cls.config_class, overrides)
         config = cls.config_class.derive(given or checkpoint.config, **overrides)
-        plan = plan_load(checkpoint, config, cls.head)
+        plan = plan_load(checkpoint, config, cls.head, ignore_mismatched_sizes)
         policy = to_policy(plan.chosen_dtype(dtype, given))
         config.dtype = policy.variable_dtype
         with on_device(device):
@@ -102,7 +111,7 @@ class PreTrainedModel(KerasModel, GenerationMixin):
                 model.set_weight(name, array)
         model.seed = seed
         model.load_report = plan.report
-        return model
+        return (model, plan.report.loading_info()) if output_loading_info else model  # type: ignore[return-value]
 
     def save_pretrained(self, directory: str | Path, max_shard_size: int | str = "5GB") -> None:
         """Writes config.json and safetensors, which Transformers and the other frameworks here load as they are."""
@@ -128,6 +137,19 @@ class PreTrainedModel(KerasModel, GenerationMixin):
         """Changes the value of a weight, named canonically, in place."""
         self.get_weight(name).assign(value)
 
+    def read_weight(self, name: str) -> np.ndarray:
+        """Returns the value of a weight, named canonically."""
+        return to_array(self.get_weight(name))
+
+    def replace_weight(self, name: str, value: np.ndarray) -> None:
+        """Gives a weight, named canonically, a value of another shape."""
+        layer, leaf = weights.follow(self, name)
+        held = {key: variable for key, variable in vars(layer).items() if isinstance(variable, keras.Variable)}
+        for key in held:  # all of the layer's, as Keras' files count them in order
+            delattr(layer, key)
+        for key, variable in held.items():
+            setattr(layer, key, new_variable(layer, variable, value) if key == leaf else variable)
+
     def tie_weights(self) -> None:
         """Makes each tied weight the same object as the one it is tied to."""
         for name, spec in weights.specs(self.config, self.head).items():
@@ -141,9 +163,29 @@ class PreTrainedModel(KerasModel, GenerationMixin):
         Raises:
             InputError: the config has fewer positions.
         """
-        shape = cache_shape(self.config, batch_size, max_length)
-        layers = tuple((self.zeros(shape), self.zeros(shape)) for _ in range(self.config.n_layer))
+        shapes = cache_shapes(self.config, batch_size, max_length)
+        layers = tuple((self.zeros(shape), self.zeros(shape)) for shape in shapes)
         return StaticCache(layers, ops.zeros((), dtype="int32"))
+
+    def gradient_checkpointing_enable(self) -> None:
+        """Saves memory in training: each block's inner values are computed again for the gradient, and not kept."""
+        self.base_model.gradient_checkpointing = True
+
+    def gradient_checkpointing_disable(self) -> None:
+        """Trains the usual way again."""
+        self.base_model.gradient_checkpointing = False
+
+    @property
+    def is_gradient_checkpointing(self) -> bool:
+        return bool(self.base_model.gradient_checkpointing)
+
+    @property
+    def base_model(self) -> Any:
+        """The model without its head."""
+        return self if self.head == "Model" else self.transformer
+
+    def __dir__(self) -> list[str]:
+        return [name for name in super().__dir__() if name != "base_model"]  # Keras' files would hold it twice
 
     def result(self, output: ModelOutput, return_dict: bool | None) -> Any:
         """Returns an output as it is, or as a tuple, as the call or else the config asks."""
@@ -197,6 +239,15 @@ def to_policy(dtype: Any) -> keras.DTypePolicy:
     if found != policy.variable_dtype:  # JAX would go on in float32
         raise ConfigError(f"dtype: {dtype}, which JAX has only after jax.config.update('jax_enable_x64', True)")
     return policy
+
+
+def new_variable(layer: keras.Layer, old: keras.Variable, value: np.ndarray) -> keras.Variable:
+    """Returns a variable of a layer in place of another one: a variable has one shape."""
+    *parents, scope, _ = old.path.split("/")
+    with keras.name_scope(scope, caller=layer, override_parent="/".join(parents)):  # so that the path stays
+        new = layer.add_weight(shape=value.shape, initializer="zeros", trainable=old.trainable, name=old.name)
+    new.assign(value)
+    return new
 
 
 def to_array(variable: keras.Variable) -> np.ndarray:

@@ -122,7 +122,9 @@ def describe(config: GPTConfig, inputs: Inputs, shape: Shape) -> Call:
     head_mask = inputs.get("head_mask", np.ones(config.n_head))
     expect("head_mask", head_mask, (config.n_head,), (config.n_layer, config.n_head))
     head_mask = np.broadcast_to(head_mask.astype(np.float64), (config.n_layer, config.n_head))
-    call = Call(visible_keys(inputs, shape, n_past), head_mask, inputs.get("past_key_values"))
+    pruned = [config.pruned_heads.get(layer, []) for layer in range(config.n_layer)]
+    kept = [[head for head in range(config.n_head) if head not in gone] for gone in pruned]
+    call = Call(visible_keys(inputs, shape, n_past), head_mask, kept, inputs.get("past_key_values"))
     if "encoder_hidden_states" in inputs:
         if not config.add_cross_attention:
             raise InputError("encoder_hidden_states: given, but the config has no add_cross_attention")

@@ -26,7 +26,8 @@ class Call:
 
     Attributes:
         visible: which keys each query sees, (B, 1, T, S).
-        head_mask: factor on the attention of each head of each block, (n_layer, N).
+        head_mask: factor on the attention of each head of each block, (n_layer, n_head).
+        kept: numbers of the heads of each block's self-attention: those that are not pruned.
         past: (key, value) of each block, each (B, N, S - T, D); None: no tokens are cached.
         encoder: states of an encoder, (B, X, E); None: no cross-attention.
         encoder_visible: which of them are seen, (B, 1, 1, X).
@@ -37,6 +38,7 @@ class Call:
 
     visible: Array
     head_mask: Array
+    kept: Sequence[Sequence[int]]
     past: Sequence[tuple[Array, Array]] | None = None
     encoder: Array | None = None
     encoder_visible: Array | None = None
@@ -133,12 +135,12 @@ def attend(q: Array, k: Array, v: Array, scale: float, visible: Array, head_mask
 
 
 def self_attention(x: Array, weights: Weights, layer: int, scale: float, call: Call) -> Array:  # (B, T, E) -> same
-    n_head = call.head_mask.shape[1]
-    q, k, v = (split_heads(part, n_head) for part in np.split(conv1d(x, under(weights, "c_attn.")), 3, axis=-1))
+    heads = list(call.kept[layer])
+    q, k, v = (split_heads(part, len(heads)) for part in np.split(conv1d(x, under(weights, "c_attn.")), 3, axis=-1))
     if call.past is not None:
         past_k, past_v = call.past[layer]  # 2 x (B, N, S - T, D)
         k, v = np.concatenate((past_k, k), axis=2), np.concatenate((past_v, v), axis=2)  # 2 x (B, N, S, D)
-    x, probabilities = attend(q, k, v, scale, call.visible, call.head_mask[layer])
+    x, probabilities = attend(q, k, v, scale, call.visible, call.head_mask[layer, heads])
     call.present.append((k, v))
     call.attentions.append(probabilities)
     return conv1d(merge_heads(x), under(weights, "c_proj."))

@@ -28,7 +28,7 @@ class Context:
         past: Layers, a StaticCache or None.
         queries: index of each new token in the sequence, cached tokens counted, (T,).
         encoder_visible: which encoder tokens are seen, (B, 1, 1, X); None: all.
-        head_mask: factor on each head of each block, (n_layer, N).
+        head_mask: factor on each head of each block, pruned ones included, (n_layer, n_head).
         present, attentions, cross_attentions: what each block has reported so far, if wanted.
     """
 
@@ -67,21 +67,21 @@ class Context:
 
 
 class Attention(nn.Module):
-    """Causal multi-head self-attention (Vaswani et al. 2017, sec. 3.2)."""
+    """Causal multi-head self-attention (Vaswani et al. 2017, sec. 3.2), by the heads that are not pruned."""
 
     def __init__(self, config: GPTConfig, layer: int):
         super().__init__()
-        self.n_head = config.n_head
+        self.heads = config.kept_heads(layer)
         self.layer = layer
         self.scale = config.attention_scale(layer)
         self.upcast = config.reorder_and_upcast_attn
-        self.c_attn = Conv1D(config.n_embd, config.n_qkv)
-        self.c_proj = Conv1D(config.n_embd, config.n_embd)
+        self.c_attn = Conv1D(config.n_embd, config.n_qkv(layer))
+        self.c_proj = Conv1D(config.n_attn(layer), config.n_embd)
         self.attn_dropout = nn.Dropout(config.attn_pdrop)
         self.resid_dropout = nn.Dropout(config.resid_pdrop)
 
     def forward(self, x: Tensor, ctx: Context) -> Tensor:  # (B, T, E) -> (B, T, E)
-        q, k, v = (split_heads(part, self.n_head) for part in self.c_attn(x).chunk(3, dim=-1))  # 3 x (B, N, T, D)
+        q, k, v = (split_heads(part, len(self.heads)) for part in self.c_attn(x).chunk(3, dim=-1))  # 3 x (B, N, T, D)
         k, v = ctx.remember(self.layer, k, v)  # 2 x (B, N, S, D)
         x = attend(self, q, k, v, ctx.visible, ctx, causal=True)  # (B, N, T, D)
         return self.resid_dropout(self.c_proj(merge_heads(x)))
@@ -92,7 +92,7 @@ class CrossAttention(nn.Module):
 
     def __init__(self, config: GPTConfig, layer: int):
         super().__init__()
-        self.n_head = config.n_head
+        self.heads = tuple(range(config.n_head))
         self.layer = layer
         self.scale = config.attention_scale(layer)
         self.upcast = config.reorder_and_upcast_attn
@@ -103,9 +103,9 @@ class CrossAttention(nn.Module):
         self.resid_dropout = nn.Dropout(config.resid_pdrop)
 
     def forward(self, x: Tensor, ctx: Context) -> Tensor:  # (B, T, E) -> (B, T, E)
-        q = split_heads(self.q_attn(x), self.n_head)  # (B, N, T, D)
+        q = split_heads(self.q_attn(x), len(self.heads))  # (B, N, T, D)
         k, v = (
-            split_heads(part, self.n_head) for part in self.c_attn(ctx.encoder).chunk(2, dim=-1)
+            split_heads(part, len(self.heads)) for part in self.c_attn(ctx.encoder).chunk(2, dim=-1)
         )  # 2 x (B, N, X, D)
         x = attend(self, q, k, v, ctx.encoder_visible, ctx, causal=False)  # (B, N, T, D)
         return self.resid_dropout(self.c_proj(merge_heads(x)))
@@ -129,14 +129,14 @@ def attend(
     if ctx.output_attentions or layer.upcast or ctx.implementation == "eager":
         x, weights = eager(layer, q, k, v, causal_mask(q, k) if visible is None and causal else visible)
         if ctx.output_attentions:
-            (ctx.attentions if causal else ctx.cross_attentions).append(mask_heads(weights, layer.layer, ctx))
+            (ctx.attentions if causal else ctx.cross_attentions).append(mask_heads(weights, layer, ctx))
     elif ctx.implementation == "flash_attention_2" and visible is None:
         x = flash(q, k, v, rate, layer.scale, causal)
     else:
         is_causal = causal and visible is None
         x = F.scaled_dot_product_attention(q, k, v, visible, rate, is_causal=is_causal, scale=layer.scale)
     # A factor on the weights of a head is the same factor on its output.
-    return mask_heads(x, layer.layer, ctx)
+    return mask_heads(x, layer, ctx)
 
 
 def eager(
@@ -171,8 +171,10 @@ def require_flash() -> Any:
     return flash_attn_func
 
 
-def mask_heads(x: Tensor, layer: int, ctx: Context) -> Tensor:  # (B, N, ...) -> (B, N, ...)
-    return x if ctx.head_mask is None else x * ctx.head_mask[layer].to(x.dtype)[:, None, None]
+def mask_heads(x: Tensor, layer: Attention | CrossAttention, ctx: Context) -> Tensor:  # (B, N, ...) -> (B, N, ...)
+    if ctx.head_mask is None:
+        return x
+    return x * ctx.head_mask[layer.layer, list(layer.heads)].to(x.dtype)[:, None, None]
 
 
 def causal_mask(q: Tensor, k: Tensor) -> Tensor:  # (1, 1, T, S)

@@ -5,11 +5,13 @@ Shapes: B batch, T new tokens, S cached and new tokens, X encoder tokens, N head
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from gptzoo.cache import Layers, StaticCache, normalise_past, past_length
 from gptzoo.config import GPTConfig
@@ -24,6 +26,7 @@ class Backbone(PreTrainedModel):
     """A decoder without a head. A family adds its embeddings, its blocks `h` and its final norm."""
 
     head = "Model"
+    gradient_checkpointing = False
     drop: nn.Dropout
     h: nn.ModuleList
 
@@ -64,7 +67,8 @@ class Backbone(PreTrainedModel):
             inputs_embeds: (B, T, E), instead of `input_ids`.
             encoder_hidden_states: (B, X, E), for a config with `add_cross_attention`.
             encoder_attention_mask: (B, X), 0 on padding.
-            use_cache, output_attentions, output_hidden_states, return_dict: the config's value if None.
+            use_cache, output_attentions, output_hidden_states, return_dict: the config's value if None. No cache is
+                returned where gradient checkpointing computes the blocks twice.
 
         Raises:
             InputError: lists every argument of a wrong shape.
@@ -90,6 +94,7 @@ class Backbone(PreTrainedModel):
         x = x + self.embed_positions(token_positions(mask, queries) if position_ids is None else flat(position_ids))
         if token_type_ids is not None:
             x = x + self.embed_tokens(flat(token_type_ids))
+        twice = self.gradient_checkpointing and self.training
         ctx = Context(
             implementation=config.attn_implementation or "sdpa",
             queries=queries,
@@ -98,10 +103,10 @@ class Backbone(PreTrainedModel):
             head_mask=None if head_mask is None else head_mask.expand(config.n_layer, config.n_head),
             encoder=None if encoder_hidden_states is None else self.cast(encoder_hidden_states),
             encoder_visible=encoder_keys(encoder_attention_mask),
-            use_cache=config.use_cache if use_cache is None else use_cache,
+            use_cache=(config.use_cache if use_cache is None else use_cache) and not twice,
             output_attentions=config.output_attentions if output_attentions is None else output_attentions,
         )
-        x, states = self.run_blocks(self.drop(x), ctx)
+        x, states = self.run_blocks(self.drop(x), ctx, twice)
         wanted = config.output_hidden_states if output_hidden_states is None else output_hidden_states
         x = x.unflatten(0, shape[:-1])
         output = BaseModelOutput(
@@ -119,13 +124,30 @@ class Backbone(PreTrainedModel):
         assert embeds is not None  # check_inputs has seen to it
         return self.cast(embeds).flatten(0, -3)
 
-    def run_blocks(self, x: Tensor, ctx: Context) -> tuple[Tensor, list[Tensor]]:
+    def run_blocks(self, x: Tensor, ctx: Context, twice: bool) -> tuple[Tensor, list[Tensor]]:
         """Returns the last hidden state and the input of each block."""
         states = []
         for block in self.h:
             states.append(x)
-            x = block(x, ctx)
+            x = recompute(block, x, ctx) if twice else block(x, ctx)
         return self.final_norm(x), states
+
+
+def recompute(block: nn.Module, x: Tensor, ctx: Context) -> Tensor:  # (B, T, E) -> (B, T, E)
+    """Runs a block that keeps nothing for its gradient but what goes in: the rest is computed again, dropout as before.
+
+    It runs twice, so it reports to lists of its own, and only the first run's reports are passed on.
+    """
+
+    def run(x: Tensor) -> tuple[Tensor, ...]:
+        own = replace(ctx, attentions=[], cross_attentions=[])
+        x = block(x, own)
+        return x, *own.attentions, *own.cross_attentions
+
+    x, *reports = checkpoint(run, x, use_reentrant=False)
+    ctx.attentions += reports[:1]
+    ctx.cross_attentions += reports[1:]
+    return x
 
 
 def read_past(config: GPTConfig, past_key_values: Any) -> Layers | StaticCache | None:
@@ -160,7 +182,7 @@ def visible_keys(
     """
     if mask is None and past is None:
         return None
-    n_keys = past.capacity if isinstance(past, StaticCache) else past_length(past) + len(queries)
+    n_keys = past.capacity if isinstance(past, StaticCache) else past_length(past) + queries.shape[0]
     keys = torch.arange(n_keys, device=queries.device)
     causal = keys <= queries[:, None]  # (T, S)
     if mask is None:

@@ -41,7 +41,14 @@ class GenerationMixin:
         cache, tokens = self.init_cache(rows, total), input_ids
         ended = torch.zeros(rows, dtype=torch.bool, device=input_ids.device)
         for _ in range(max_new_tokens):
-            output = self(tokens, cache, attention_mask, use_cache=True, logits_to_keep=1, return_dict=True)
+            output = self(
+                tokens,
+                past_key_values=cache,
+                attention_mask=attention_mask,
+                use_cache=True,
+                logits_to_keep=1,
+                return_dict=True,
+            )
             cache = output.past_key_values
             token = output.logits[:, -1].argmax(-1).masked_fill(ended, pad)  # (B,)
             ended = ended | torch.isin(token, torch.tensor(ends, device=token.device))

@@ -10,18 +10,21 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+import gptzoo.torch._trees  # noqa: F401  (lets outputs pass through torch.export and torch.func)
 from gptzoo import weights
-from gptzoo.cache import StaticCache, cache_shape
-from gptzoo.checkpoint import LoadReport, open_checkpoint, plan_load, save_checkpoint
+from gptzoo.cache import StaticCache, cache_shapes
+from gptzoo.checkpoint import LoadReport, config_overrides, open_checkpoint, plan_load, save_checkpoint
 from gptzoo.config import GPTConfig, dtype_name
 from gptzoo.errors import ConfigError, InputError
 from gptzoo.heads import class_name
 from gptzoo.outputs import ModelOutput
 from gptzoo.torch._attention import require_flash
 from gptzoo.torch._generation import GenerationMixin
+from gptzoo.torch._layers import Embedding
+from gptzoo.torch._surgery import SurgeryMixin
 
 
-class PreTrainedModel(nn.Module, GenerationMixin):
+class PreTrainedModel(nn.Module, GenerationMixin, SurgeryMixin):
     """Base of all models.
 
     Args:
@@ -29,7 +32,7 @@ class PreTrainedModel(nn.Module, GenerationMixin):
         seed: of the initial values, which are the same numbers in every framework; None leaves the weights unfilled.
 
     Attributes:
-        config: the config that the model was made from; not changed by the model.
+        config: the config that the model was made from; not changed by the model, which has a copy after surgery.
         load_report: what `from_pretrained` found in the checkpoint.
     """
 
@@ -66,6 +69,8 @@ class PreTrainedModel(nn.Module, GenerationMixin):
         dtype: Any = None,
         device: Any = None,
         seed: int = 0,
+        ignore_mismatched_sizes: bool = False,
+        output_loading_info: bool = False,
         **overrides: Any,
     ) -> Self:
         """Loads a checkpoint, in evaluation mode.
@@ -76,16 +81,22 @@ class PreTrainedModel(nn.Module, GenerationMixin):
             dtype: of the weights and the computation; None or "auto": that of `config`, or as stored.
             device: where the weights go.
             seed: for a head that the checkpoint does not have.
-            overrides: config fields that win over the checkpoint's, such as `attn_implementation="eager"`.
+            ignore_mismatched_sizes: whether weights that are stored in another shape get initial values; they are
+                named in `load_report.mismatched`.
+            output_loading_info: whether to return (model, `load_report.loading_info()`).
+            overrides: config fields that win over the checkpoint's, such as `num_labels=3`. Arguments of other
+                libraries that change nothing here are passed over: `gptzoo._load.FOREIGN_ARGUMENTS`.
 
         Raises:
             CheckpointError: lists everything in the checkpoint that does not fit.
+            ConfigError: lists every override with a wrong value, or of a name that means nothing.
         """
         dtype = overrides.pop("torch_dtype", dtype)  # its older name
         checkpoint = open_checkpoint(path)
         given, device = config, to_device(device)
+        overrides = config_overrides(checkpoint, cls.config_class, overrides)
         config = cls.config_class.derive(given or checkpoint.config, **overrides)
-        plan = plan_load(checkpoint, config, cls.head)
+        plan = plan_load(checkpoint, config, cls.head, ignore_mismatched_sizes)
         config.dtype = dtype_name(plan.chosen_dtype(dtype, given))
         with torch.device("meta"):  # shapes only: nothing is filled twice
             model = cls(config, seed=None)
@@ -95,7 +106,8 @@ class PreTrainedModel(nn.Module, GenerationMixin):
             setattr(module, leaf, nn.Parameter(value))
         model.tie_weights()
         model.load_report = plan.report
-        return model.eval()
+        model.eval()
+        return (model, plan.report.loading_info()) if output_loading_info else model  # type: ignore[return-value]
 
     def save_pretrained(self, directory: str | Path, max_shard_size: int | str = "5GB") -> None:
         """Writes config.json and safetensors, which Transformers and the other frameworks here load as they are."""
@@ -116,6 +128,17 @@ class PreTrainedModel(nn.Module, GenerationMixin):
         with torch.no_grad():
             weight.copy_(to_tensor(value))
 
+    def read_weight(self, name: str) -> np.ndarray:
+        """Returns the value of a weight, named canonically."""
+        return to_array(self.get_weight(name))
+
+    def replace_weight(self, name: str, value: np.ndarray) -> None:
+        """Gives a weight, named canonically, a value of another shape."""
+        module, leaf = weights.follow(self, name)
+        old = getattr(module, leaf)
+        new = to_tensor(value).to(old.device, old.dtype)
+        setattr(module, leaf, nn.Parameter(new, requires_grad=old.requires_grad))
+
     def tie_weights(self) -> None:
         """Makes each tied weight the same object as the one it is tied to."""
         for name, spec in weights.specs(self.config, self.head).items():
@@ -129,9 +152,41 @@ class PreTrainedModel(nn.Module, GenerationMixin):
         Raises:
             InputError: the config has fewer positions.
         """
-        shape = cache_shape(self.config, batch_size, max_length)
-        layers = tuple((self.zeros(shape), self.zeros(shape)) for _ in range(self.config.n_layer))
+        shapes = cache_shapes(self.config, batch_size, max_length)
+        layers = tuple((self.zeros(shape), self.zeros(shape)) for shape in shapes)
         return StaticCache(layers, torch.zeros((), dtype=torch.long, device=self.device))
+
+    def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: dict[str, Any] | None = None) -> None:
+        """Saves memory in training: each block's inner values are computed again for the gradient, and not kept.
+
+        Raises:
+            InputError: an option other than `use_reentrant=False`, the form of PyTorch's checkpoint that is used.
+        """
+        if gradient_checkpointing_kwargs not in (None, {}, {"use_reentrant": False}):
+            given = f"gradient_checkpointing_kwargs: {gradient_checkpointing_kwargs}"
+            raise InputError(f"{given}, expected use_reentrant=False")
+        self.base_model.gradient_checkpointing = True
+
+    def activation_checkpointing_enable(
+        self, activation_checkpointing_kwargs: Any = None, every_n_layers: int = 1, offload: bool = False
+    ) -> None:
+        """What Transformers' Trainer calls."""
+        if every_n_layers != 1 or offload:
+            raise InputError(f"every_n_layers={every_n_layers}, offload={offload}, expected 1 and False")
+        self.gradient_checkpointing_enable(activation_checkpointing_kwargs)
+
+    def gradient_checkpointing_disable(self) -> None:
+        """Trains the usual way again."""
+        self.base_model.gradient_checkpointing = False
+
+    @property
+    def is_gradient_checkpointing(self) -> bool:
+        return bool(self.base_model.gradient_checkpointing)
+
+    @property
+    def base_model(self) -> Any:
+        """The model without its head."""
+        return self if self.head == "Model" else self.transformer
 
     def result(self, output: ModelOutput, return_dict: bool | None) -> Any:
         """Returns an output as it is, or as a tuple, as the call or else the config asks."""
@@ -152,9 +207,11 @@ class PreTrainedModel(nn.Module, GenerationMixin):
     def device(self) -> torch.device:
         return next(self.parameters()).device
 
-    def num_parameters(self) -> int:
-        """Returns the number of trainable numbers; a tied weight counts once."""
-        return sum(parameter.numel() for parameter in self.parameters())
+    def num_parameters(self, only_trainable: bool = False, exclude_embeddings: bool = False) -> int:
+        """Returns the number of trainable numbers; a tied weight counts once. Transformers' Trainer asks it so."""
+        left_out = {id(layer.weight) for layer in self.modules() if isinstance(layer, Embedding) and exclude_embeddings}
+        counted = [x for x in self.parameters() if id(x) not in left_out and (x.requires_grad or not only_trainable)]
+        return sum(parameter.numel() for parameter in counted)
 
     def __repr__(self) -> str:
         name = class_name(self.config, self.head)

@@ -1,0 +1,63 @@
+"""What the Auto classes of all frameworks share: the family comes from a config, the head from the class."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar, NoReturn
+
+from gptzoo.config import AutoConfig, GPTConfig
+from gptzoo.errors import ConfigError
+
+
+class Auto:
+    """Base of the Auto classes. They make models, and have no instances.
+
+    Attributes:
+        head: key of `gptzoo.heads.HEADS`.
+        models: the classes to choose from, of any head.
+    """
+
+    head: ClassVar[str]
+    models: ClassVar[tuple[Any, ...]]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> NoReturn:
+        name = type(self).__name__
+        raise ConfigError(f"{name} has no instances: use {name}.from_pretrained(path) or {name}.from_config(config)")
+
+    @classmethod
+    def from_pretrained(cls, path: str | Path, *, config: GPTConfig | None = None, **options: Any) -> Any:
+        """Loads a checkpoint into the model of its family.
+
+        Args:
+            path, config, options: as of the model's own `from_pretrained`.
+
+        Raises:
+            ConfigError: `model_type` is of no family, or `config` is no config of ours.
+            CheckpointError: lists everything in the checkpoint that does not fit.
+        """
+        found = AutoConfig.from_pretrained(path) if config is None else config
+        return cls.model_class(found).from_pretrained(path, config=config, **options)
+
+    @classmethod
+    def from_config(cls, config: GPTConfig, *, seed: int = 0, **overrides: Any) -> Any:
+        """Makes a model with initial weights.
+
+        Args:
+            config: of either family; the model gets a copy.
+            seed: of the initial weights.
+            overrides: config fields that win over the config's, such as `attn_implementation="eager"`.
+
+        Raises:
+            ConfigError: it is no config of ours, or an override has a wrong value.
+        """
+        model = cls.model_class(config)
+        return model(model.config_class.derive(config, **overrides), seed=seed)
+
+    @classmethod
+    def model_class(cls, config: GPTConfig) -> Any:
+        """Returns the class of this head in a config's family."""
+        for model in cls.models:
+            if model.head == cls.head and isinstance(config, model.config_class):
+                return model
+        expected = " or ".join(dict.fromkeys(model.config_class.__name__ for model in cls.models))
+        raise ConfigError(f"{cls.__name__} needs a {expected}, got {config!r:.80}")
