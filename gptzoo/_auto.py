@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn
 
+from gptzoo.checkpoint import config_overrides
 from gptzoo.config import AutoConfig, GPTConfig
 from gptzoo.errors import ConfigError
 
@@ -15,17 +16,19 @@ class Auto:
     Attributes:
         head: key of `gptzoo.heads.HEADS`.
         models: the classes to choose from, of any head.
+        options: arguments of `from_config` that are not the config's but the model's.
     """
 
     head: ClassVar[str]
     models: ClassVar[tuple[Any, ...]]
+    options: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, *args: Any, **kwargs: Any) -> NoReturn:
         name = type(self).__name__
         raise ConfigError(f"{name} has no instances: use {name}.from_pretrained(path) or {name}.from_config(config)")
 
     @classmethod
-    def from_pretrained(cls, path: str | Path, *, config: GPTConfig | None = None, **options: Any) -> Any:
+    def from_pretrained(cls, path: str | Path, *, config: GPTConfig | str | Path | None = None, **options: Any) -> Any:
         """Loads a checkpoint into the model of its family.
 
         Args:
@@ -35,7 +38,9 @@ class Auto:
             ConfigError: `model_type` is of no family, or `config` is no config of ours.
             CheckpointError: lists everything in the checkpoint that does not fit.
         """
-        found = AutoConfig.from_pretrained(path) if config is None else config
+        found = (
+            config if isinstance(config, GPTConfig) else AutoConfig.from_pretrained(path if config is None else config)
+        )
         return cls.model_class(found).from_pretrained(path, config=config, **options)
 
     @classmethod
@@ -45,13 +50,16 @@ class Auto:
         Args:
             config: of either family; the model gets a copy.
             seed: of the initial weights.
-            overrides: config fields that win over the config's, such as `attn_implementation="eager"`.
+            overrides: config fields that win over the config's, such as `attn_implementation="eager"`; and what
+                `options` names, for the model's constructor.
 
         Raises:
-            ConfigError: it is no config of ours, or an override has a wrong value.
+            ConfigError: it is no config of ours, or an override has a wrong value, or a name that means nothing.
         """
         model = cls.model_class(config)
-        return model(model.config_class.derive(config, **overrides), seed=seed)
+        own = {name: overrides.pop(name) for name in cls.options if name in overrides}
+        overrides = config_overrides(config, model.config_class, overrides, "from_config")
+        return model(model.config_class.derive(config, **overrides), seed=seed, **own)
 
     @classmethod
     def model_class(cls, config: GPTConfig) -> Any:

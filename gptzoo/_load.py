@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from gptzoo import weights
 from gptzoo._safetensors import TensorInfo, shown
 from gptzoo._settings import short
 from gptzoo.config import CONFIG_FILE, DTYPES, LABELS, GPTConfig
-from gptzoo.errors import CheckpointError, ConfigError
+from gptzoo.errors import CheckpointError, ConfigError, InputError
 from gptzoo.heads import class_name, parse_class_name
 from gptzoo.inputs import Shape
 
@@ -150,18 +151,56 @@ class LoadPlan:
                 raise CheckpointError(f"{file}: {one}: differs from {other}, expected equal (tie_word_embeddings)")
 
 
-def config_overrides(checkpoint: Checkpoint, config: type[GPTConfig], given: dict[str, Any]) -> dict[str, Any]:
+# Arguments of `save_pretrained` in other libraries -> the values that change nothing here, and why.
+FOREIGN_SAVING: dict[str, tuple[tuple[Any, ...] | None, str]] = {
+    "params": ((None,), "the model has its weights"),
+    "push_to_hub": ((None, False), "nothing is uploaded"),
+    "safe_serialization": ((None, True), "safetensors is the only format that is written"),
+    "save_function": (ANY, "files are written whole or not at all"),
+    "save_original_format": (ANY, "there is one format"),
+    "save_peft_format": (ANY, "there are no adapters"),
+    "token": (ANY, "nothing is uploaded"),
+    "variant": ((None,), "the file's name is what every library looks for"),
+}
+
+
+def refuse_foreign(caller: str, given: dict[str, Any]) -> None:
+    """Checks that arguments of other libraries change nothing here.
+
+    Raises:
+        InputError: lists those that would, and those that nobody knows.
+    """
+    problems = []
+    for name, value in given.items():
+        if name not in FOREIGN_SAVING:
+            problems.append(f"{name}: no such argument")
+        elif (harmless := FOREIGN_SAVING[name][0]) is not ANY and value not in harmless:
+            problems.append(f"{name}: {short(value)} is not implemented in gptzoo ({FOREIGN_SAVING[name][1]})")
+    if problems:
+        raise InputError.listing(caller, problems)
+
+
+def given_config(cls: type[GPTConfig], config: GPTConfig | str | Path | None) -> GPTConfig | None:
+    """Returns a config that was given in place of the checkpoint's: as such, or by the path of one."""
+    return config if config is None or isinstance(config, GPTConfig) else cls.from_pretrained(config)
+
+
+def config_overrides(
+    stored: GPTConfig, config: type[GPTConfig], given: dict[str, Any], caller: str = "from_pretrained"
+) -> dict[str, Any]:
     """Returns what `from_pretrained` was given for the config, less the arguments of other libraries.
 
     Args:
+        stored: the checkpoint's config.
         config: class of the model's config.
         given: arguments that are not `from_pretrained`'s own, by name.
+        caller: the method's name, for the message.
 
     Raises:
         ConfigError: lists what is neither a field of the config, nor a foreign field that the checkpoint holds, nor a
             foreign argument without effect.
     """
-    known = {name for name in given if config.judges(name) or name in checkpoint.config.foreign}
+    known = {name for name in given if config.judges(name) or name in stored.foreign}
     problems = []
     for name, value in given.items():
         if name in FOREIGN_ARGUMENTS:
@@ -173,7 +212,7 @@ def config_overrides(checkpoint: Checkpoint, config: type[GPTConfig], given: dic
             hint = f" ({like[0]}?)" if like else ""
             problems.append(f"{name}: neither an argument nor a field of the config{hint}")
     if problems:
-        raise ConfigError.listing("from_pretrained", problems)
+        raise ConfigError.listing(caller, problems)
     return {name: given[name] for name in known}
 
 

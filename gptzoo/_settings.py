@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,6 +20,14 @@ class Rule:
 
 def is_int(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)  # True is an int to Python, not to a reader
+
+
+def whole(value: Any) -> int | None:
+    """Returns an integer of Python, NumPy or a framework as Python's; None for anything else, true and false too."""
+    try:
+        return None if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        return None
 
 
 def is_number(value: Any) -> bool:

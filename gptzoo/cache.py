@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from gptzoo._settings import is_int
+from gptzoo._settings import whole
 from gptzoo.config import GPTConfig
 from gptzoo.errors import InputError
 
@@ -42,7 +42,11 @@ def normalise_past(past: Any, n_layer: int, swap: Callable[[Any], Any]) -> Layer
     Raises:
         InputError: anything else.
     """
-    if past is None or isinstance(past, StaticCache):
+    if past is None:
+        return None
+    if isinstance(past, StaticCache):
+        if len(past.layers) != n_layer:
+            raise InputError(f"past_key_values: {len(past.layers)} layers, expected {n_layer}")
         return past
     if isinstance(past, Mapping):
         return _from_linen(past, n_layer, swap)
@@ -79,15 +83,16 @@ def cache_shapes(config: GPTConfig, batch_size: int, max_length: int) -> list[tu
     Raises:
         InputError: no such cache can be, or the config has fewer positions.
     """
+    rows, length = whole(batch_size) or 0, whole(max_length) or 0
     problems = []
-    if not (is_int(batch_size) and batch_size >= 1):
+    if rows < 1:
         problems.append(f"batch_size: {batch_size!r}, expected an integer of at least 1")
-    if not (is_int(max_length) and 1 <= max_length <= config.n_positions):
+    if not 1 <= length <= config.n_positions:
         problems.append(f"max_length: {max_length!r}, expected 1 to {config.n_positions} (n_positions)")
     if problems:
         raise InputError.listing("init_cache", problems)
     counts = [len(config.kept_heads(block)) for block in range(config.n_layer)]
-    return [(batch_size, n_head, max_length, config.head_dim) for n_head in counts]
+    return [(rows, n_head, length, config.head_dim) for n_head in counts]
 
 
 def past_length(past: Any) -> Any:

@@ -20,7 +20,15 @@ import numpy as np
 from gptzoo import limits, weights
 from gptzoo._files import naming, save_files, write_file, write_synced
 from gptzoo._json import read_json_object
-from gptzoo._load import LoadPlan, LoadReport, common_dtype, config_overrides, plan_load
+from gptzoo._load import (
+    LoadPlan,
+    LoadReport,
+    common_dtype,
+    config_overrides,
+    given_config,
+    plan_load,
+    refuse_foreign,
+)
 from gptzoo._safetensors import (
     SafetensorsFile,
     TensorInfo,
@@ -41,8 +49,10 @@ __all__ = [
     "LoadReport",
     "TensorInfo",
     "config_overrides",
+    "given_config",
     "open_checkpoint",
     "plan_load",
+    "refuse_foreign",
     "save_checkpoint",
     "write_file",
 ]

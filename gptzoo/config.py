@@ -77,13 +77,22 @@ HEAD_LISTS = Rule(
 # Foreign fields that would change the computation -> the values at which they do not.
 INERT: dict[str, tuple[Any, ...]] = {
     "alibi": (False, None),
+    "attn_logit_softcapping": (None,),
+    "bias": (True, None),
     "chunk_size_feed_forward": (0, None),
     "cross_attention_hidden_size": (None,),
+    "embedding_scale": (1, None),
+    "final_logit_softcapping": (None,),
     "is_encoder_decoder": (False, None),
+    "layer_norm_type": ("layer_norm", None),
+    "logit_scale": (1, None),
     "multi_query": (False, None),
     "n_special": (0, None),
+    "num_key_value_heads": (None,),
+    "parallel_attn": (False, None),
     "position_embedding_type": ("absolute", None),
     "quantization_config": (None,),
+    "residual_scale": (1, None),
     "rope_parameters": (None,),
     "rope_scaling": (None,),
     "rope_theta": (None,),
@@ -93,6 +102,7 @@ INERT: dict[str, tuple[Any, ...]] = {
     "tie_encoder_decoder": (False, None),
     "torchscript": (False, None),
     "use_bfloat16": (False, None),
+    "use_rms_norm": (False, None),
 }
 
 # What other libraries call our fields: kept quietly, they would be believed to have an effect.
@@ -103,6 +113,7 @@ MISNAMED = {
     "block_size": "n_positions",
     "context_length": "n_positions",
     "embd_dropout": "embd_pdrop",
+    "embedding_dropout": "embd_pdrop",
     "hidden_act": "activation_function",
     "hidden_dim": "n_embd",
     "intermediate_size": "n_inner",
@@ -274,7 +285,10 @@ class GPTConfig:
         problems = []
         if self.n_embd % self.n_head:
             problems.append(f"n_embd: {self.n_embd} is not divisible by n_head {self.n_head}")
-        if self._wanted_labels not in (None, self.num_labels):
+        if self._wanted_labels is not None and not _is_label_count(self._wanted_labels):
+            found = short(self._wanted_labels)
+            problems.append(f"num_labels: {found}, expected an integer from 0 to {limits.MAX_LABELS}")
+        elif self._wanted_labels not in (None, self.num_labels):
             problems.append(f"num_labels: {short(self._wanted_labels)}, but id2label has {self.num_labels} entries")
         if sorted(self.id2label) != list(range(self.num_labels)):
             problems.append(f"id2label: keys {short(sorted(self.id2label))}, expected 0 to {self.num_labels - 1}")
@@ -577,16 +591,23 @@ class AutoConfig:
 
         local = resolve(path)
         file = local / CONFIG_FILE if local.is_dir() else local
-        return _naming_file(
-            file, lambda values: AutoConfig.for_model(values.get("model_type")).from_dict(values, **overrides)
-        )
+        return _naming_file(file, lambda values: config_class(values.get("model_type")).from_dict(values, **overrides))
 
     @staticmethod
-    def for_model(model_type: Any) -> type[GPTConfig]:
-        """Returns the config class of a `model_type`."""
-        if not isinstance(model_type, str) or model_type not in CONFIGS:
-            raise ConfigError(f"model_type: {short(model_type)}, expected one of {', '.join(CONFIGS)}")
-        return CONFIGS[model_type]
+    def for_model(model_type: Any, **fields: Any) -> GPTConfig:
+        """Returns a config of a `model_type`."""
+        return config_class(model_type)(**fields)
+
+
+def config_class(model_type: Any) -> type[GPTConfig]:
+    """Returns the config class of a `model_type`.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if not isinstance(model_type, str) or model_type not in CONFIGS:
+        raise ConfigError(f"model_type: {short(model_type)}, expected one of {', '.join(CONFIGS)}")
+    return CONFIGS[model_type]
 
 
 def _naming_file(path: Path, build: Callable[[dict[str, Any]], Config]) -> Config:
@@ -601,9 +622,13 @@ def _default(entry: Any) -> Any:
     return entry.default_factory() if callable(entry.default_factory) else entry.default
 
 
+def _is_label_count(value: Any) -> bool:
+    return is_int(value) and 0 <= value <= limits.MAX_LABELS
+
+
 def _default_labels(num_labels: Any) -> Any:
     wanted = 2 if num_labels is None else num_labels
-    if not (is_int(wanted) and 0 <= wanted <= limits.MAX_LABELS):
+    if not _is_label_count(wanted):
         return {}  # reported as a wrong num_labels
     return {i: f"LABEL_{i}" for i in range(wanted)}
 

@@ -7,7 +7,7 @@ compiled code and not on an accelerator.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,24 +51,37 @@ def check_inputs(config: GPTConfig, kind: ArrayKind, past: Any = None, **arrays:
     Raises:
         InputError: lists every argument that does not fit.
     """
+    if problems := [*input_problems(config, kind, past, **arrays)]:
+        raise InputError.listing(f"{config.class_prefix} model call", problems)
+    return token_shape(config, arrays)[0]
+
+
+def input_problems(config: GPTConfig, kind: ArrayKind, past_key_values: Any = None, **arrays: Any) -> Iterable[str]:
+    """Yields what is wrong with the arrays of a call: see `check_inputs`."""
     given = {name: array for name, array in arrays.items() if array is not None}
-    subject = f"{config.class_prefix} model call"
     if problems := [*_wrong_kinds(kind, given)]:
-        raise InputError.listing(subject, problems)
-    call = _Call(config, past, _token_shape(config, given), {name: tuple(x.shape) for name, x in given.items()})
-    call.cached = _cached(kind, past)
-    problems = [*_cache_problems(call, kind), *_length_problems(call)]
+        yield from problems
+        return
+    tokens, problem = token_shape(config, given)
+    if problem:
+        yield problem
+        return
+    past = past_key_values
+    call = _Call(config, past, tokens, {name: tuple(x.shape) for name, x in given.items()})
+    call.cached, problem = _cached(kind, past)
+    yield from [problem] if problem else _length_problems(call)
+    yield from _cache_problems(call, kind)
     for name, check in _CHECKS.items():
         if name in given and (expected := check(call, call.shapes[name])):
-            problems.append(f"{name}: shape {show(call.shapes[name])}, expected {expected}")
+            yield f"{name}: shape {show(call.shapes[name])}, expected {expected}"
     for name, (low, field) in _RANGES.items():
         if name in given:
-            problems += range_problems(kind, name, given[name], low, getattr(config, field) - 1, field)
+            yield from range_problems(kind, name, given[name], low, getattr(config, field) - 1, field)
+    for name in _FLOATS:
+        if name in given and "complex" in str(given[name].dtype):
+            yield f"{name}: dtype {dtype_of(given[name])}, expected real numbers"
     if "encoder_hidden_states" in given and not config.add_cross_attention:
-        problems.append("encoder_hidden_states: given, but the config has no add_cross_attention")
-    if problems:
-        raise InputError.listing(subject, problems)
-    return call.tokens
+        yield "encoder_hidden_states: given, but the config has no add_cross_attention"
 
 
 def range_problems(
@@ -81,7 +94,7 @@ def range_problems(
         of: what sets the largest index, for the message.
         ignored: a value that is allowed besides.
     """
-    if "int" not in str(array.dtype):
+    if not is_whole(array):
         yield f"{name}: dtype {dtype_of(array)}, expected integers"
         return
     values = kind.host_values(array)
@@ -105,6 +118,11 @@ def fits(shape: Shape, expected: Shape) -> bool:
 
 def show(shape: Shape) -> str:
     return "(" + ", ".join("?" if dim is None else str(dim) for dim in shape) + ("," if len(shape) == 1 else "") + ")"
+
+
+def is_whole(array: Any) -> bool:
+    """Whether an array is of integers."""
+    return "int" in str(array.dtype)
 
 
 def dtype_of(array: Any) -> str:
@@ -136,29 +154,35 @@ def _wrong_kinds(kind: ArrayKind, given: dict[str, Any]) -> Iterable[str]:
             yield f"{name}: {found}, expected {kind.name}"
 
 
-def _token_shape(config: GPTConfig, given: dict[str, Any]) -> Shape:
+def token_shape(config: GPTConfig, given: Mapping[str, Any]) -> tuple[Shape, str | None]:
+    """Returns the shape of the tokens, or what makes it impossible to say."""
     ids, embeds = given.get("input_ids"), given.get("inputs_embeds")
     if (ids is None) == (embeds is None):
-        found = "neither" if ids is None else "both"
-        raise InputError(f"give one of input_ids and inputs_embeds; {found} given")
+        return (), f"give one of input_ids and inputs_embeds; {'neither' if ids is None else 'both'} given"
     if ids is not None:
-        if len(ids.shape) < 2:
-            raise InputError(f"input_ids: shape {show(tuple(ids.shape))}, expected (batch, tokens)")
-        return tuple(ids.shape)
+        shape = tuple(ids.shape)
+        wrong = len(shape) < 2
+        return shape, f"input_ids: shape {show(shape)}, expected (batch, tokens)" if wrong else None
     assert embeds is not None
     shape = tuple(embeds.shape)
-    if len(shape) < 3 or shape[-1] != config.n_embd:
-        raise InputError(f"inputs_embeds: shape {show(shape)}, expected (batch, tokens, {config.n_embd})")
-    return shape[:-1]
+    wrong = len(shape) < 3 or shape[-1] != config.n_embd
+    expected = f"(batch, tokens, {config.n_embd})"
+    return shape[:-1], f"inputs_embeds: shape {show(shape)}, expected {expected}" if wrong else None
 
 
-def _cached(kind: ArrayKind, past: Any) -> int | None:
+def _cached(kind: ArrayKind, past: Any) -> tuple[int | None, str | None]:
+    """Returns how many tokens are cached, None if that is not known yet; or what is wrong with a cache's length."""
     if not isinstance(past, StaticCache):
-        return past[0][0].shape[2] if past and len(past[0][0].shape) == 4 else 0
-    if isinstance(past.length, int):
-        return past.length
-    values = kind.host_values(past.length)
-    return None if values is None else int(values)
+        return (past[0][0].shape[2] if past and len(past[0][0].shape) == 4 else 0), None
+    length: Any = past.length
+    if not isinstance(length, int):
+        if not kind.is_array(length) or len(length.shape) or not is_whole(length):
+            return None, f"past_key_values: length {length!r:.40}, expected an integer of rank 0"
+        values = kind.host_values(length)
+        length = None if values is None else int(values)
+    if length is not None and length < 0:
+        return None, f"past_key_values: length {length}, expected at least 0"
+    return length, None
 
 
 def _cache_problems(call: _Call, kind: ArrayKind) -> Iterable[str]:
@@ -239,6 +263,8 @@ _CHECKS: dict[str, Callable[[_Call, Shape], str | None]] = {
     "encoder_hidden_states": _encoder,
     "encoder_attention_mask": _encoder_mask,
 }
+
+_FLOATS = ("head_mask", "inputs_embeds", "encoder_hidden_states")
 
 # Arrays of indices -> their smallest, and the config field that their largest is one below.
 _RANGES = {

@@ -3,47 +3,61 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
+
+import numpy as np
 
 from gptzoo.config import GPTConfig
 from gptzoo.errors import InputError
 from gptzoo.heads import HEADS, class_name
-from gptzoo.inputs import IGNORED, ArrayKind, Shape, dtype_of, fits, range_problems, show
+from gptzoo.inputs import (
+    IGNORED,
+    ArrayKind,
+    Shape,
+    dtype_of,
+    fits,
+    input_problems,
+    is_whole,
+    range_problems,
+    show,
+    token_shape,
+)
 
 
-def check_labels(head: str, config: GPTConfig, kind: ArrayKind, tokens: Any, **given: Any) -> None:
-    """Checks the arguments that a head has beside the backbone's.
+def check_call(head: str, config: GPTConfig, kind: ArrayKind, inputs: Mapping[str, Any], **own: Any) -> None:
+    """Checks the arguments that a head has beside the backbone's; if one is wrong, the backbone's are listed too.
 
     Args:
         head: key of `gptzoo.heads.HEADS`.
-        tokens: (..., T), `input_ids`, or (..., T, n_embd), `inputs_embeds`; None: the backbone refuses the call.
-        given: labels and other arguments by name; those not given are None.
+        inputs: the backbone's arguments by name, `past_key_values` normalised; those not given are None.
+        own: labels and other arguments of the head by name; those not given are None.
 
     Raises:
         InputError: lists every argument that does not fit.
     """
-    if not hasattr(tokens, "shape") or all(value is None for value in given.values()):
+    given = {name: inputs[name] for name in ("input_ids", "inputs_embeds") if kind.is_array(inputs[name])}
+    tokens, problem = token_shape(config, given)
+    if problem:  # the backbone refuses the call
         return
-    shape = token_shape(tokens)
-    problems: list[str] = []
-    for name, value in given.items():
-        if value is None or name == "logits_to_keep":
-            continue
-        if not kind.is_array(value):
-            problems.append(f"{name}: a {type(value).__name__}, expected {kind.name}")
-        else:
-            problems += _CHECKS[_kind_of(head, name)](config, kind, name, value, shape)
-    problems += _keep_problems(kind, given.get("logits_to_keep"), shape[-1])
-    if (given.get("start_positions") is None) != (given.get("end_positions") is None):
-        problems.append("start_positions and end_positions: one given, expected both or neither")
+    problems = [*_own_problems(head, config, kind, tokens, own)]
+    if head == "ForSequenceClassification":
+        problems += _padding_problems(config, tokens, inputs["attention_mask"])
     if problems:
+        problems = [*input_problems(config, kind, **inputs), *problems]
         raise InputError.listing(f"{class_name(config, head)} call", problems)
 
 
-def token_shape(tokens: Any) -> Shape:  # ids (..., T) or embeddings (..., T, n_embd)
-    is_embeds = "int" not in str(tokens.dtype) and len(tokens.shape) > 2
-    return tuple(tokens.shape[:-1] if is_embeds else tokens.shape)
+def _own_problems(head: str, config: GPTConfig, kind: ArrayKind, tokens: Shape, own: dict[str, Any]) -> Iterable[str]:
+    for name, value in own.items():
+        if name == "logits_to_keep":
+            yield from _keep_problems(kind, value, tokens[-1])
+        elif value is not None and not kind.is_array(value):
+            yield f"{name}: a {type(value).__name__}, expected {kind.name}"
+        elif value is not None:
+            yield from _CHECKS[_kind_of(head, name)](config, kind, name, value, tokens)
+    if (own.get("start_positions") is None) != (own.get("end_positions") is None):
+        yield "start_positions and end_positions: one given, expected both or neither"
 
 
 def problem_type(config: GPTConfig, labels: Any) -> str:
@@ -56,24 +70,15 @@ def problem_type(config: GPTConfig, labels: Any) -> str:
         return config.problem_type
     if config.num_labels == 1:
         return "regression"
-    return "single_label_classification" if "int" in str(labels.dtype) else "multi_label_classification"
+    return "single_label_classification" if is_whole(labels) else "multi_label_classification"
 
 
-def require_padding(config: GPTConfig, tokens: Any, attention_mask: Any) -> None:
-    """Checks that the last real token of each row can be told from padding.
-
-    Args:
-        tokens: (..., T) `input_ids`, or (..., T, n_embd) `inputs_embeds`; None: the backbone refuses the call.
-
-    Raises:
-        InputError: several rows, neither `config.pad_token_id` nor an attention mask.
-    """
-    if config.pad_token_id is not None or attention_mask is not None or not hasattr(tokens, "shape"):
+def _padding_problems(config: GPTConfig, tokens: Shape, attention_mask: Any) -> Iterable[str]:
+    """Rows of a batch end anywhere, unless a pad id or a mask says where."""
+    if config.pad_token_id is not None or attention_mask is not None or None in tokens[:-1]:
         return
-    shape = token_shape(tokens)[:-1]
-    rows = 1 if None in shape else math.prod(shape)
-    if rows > 1:
-        raise InputError(
+    if (rows := math.prod(tokens[:-1])) > 1:
+        yield (
             f"a batch of {rows} rows without padding information, which the last token of each row depends on: "
             "give attention_mask, or set config.pad_token_id"
         )
@@ -130,14 +135,15 @@ def _choice_tokens(config: GPTConfig, kind: ArrayKind, name: str, ids: Any, toke
 def _spans(config: GPTConfig, kind: ArrayKind, name: str, positions: Any, tokens: Shape) -> Iterable[str]:
     """A position for each row; one that is not among the tokens is not counted."""
     yield from _shape_problems(name, positions, tokens[:-1], (*tokens[:-1], 1))
-    if "int" not in str(positions.dtype):
+    if not is_whole(positions):
         yield f"{name}: dtype {dtype_of(positions)}, expected integers"
 
 
 def _keep_problems(kind: ArrayKind, wanted: Any, n_tokens: Any) -> Iterable[str]:
-    if wanted is None or (isinstance(wanted, int) and not isinstance(wanted, bool) and wanted >= 0):
+    whole = isinstance(wanted, int | np.integer) and not isinstance(wanted, bool)
+    if wanted is None or (whole and wanted >= 0):
         return
-    if isinstance(wanted, int | str | float) or not hasattr(wanted, "shape") or len(wanted.shape) != 1:
+    if whole or not kind.is_array(wanted) or len(wanted.shape) != 1:
         yield f"logits_to_keep: {wanted!r:.40}, expected a number of tokens, or a 1-D array of indices"
     elif n_tokens is not None:
         yield from range_problems(kind, "logits_to_keep", wanted, -n_tokens, n_tokens - 1, "tokens")

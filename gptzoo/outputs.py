@@ -108,8 +108,10 @@ TFCausalLMOutput = CausalLMOutput
 TFCausalLMOutputWithCrossAttentions = CausalLMOutput
 TFGPT2DoubleHeadsModelOutput = DoubleHeadsModelOutput
 TFOpenAIGPTDoubleHeadsModelOutput = DoubleHeadsModelOutput
+TFQuestionAnsweringModelOutput = QuestionAnsweringOutput
 TFSequenceClassifierOutput = SequenceClassifierOutput
 TFSequenceClassifierOutputWithPast = SequenceClassifierOutput
+TFTokenClassifierOutput = TokenClassifierOutput
 
 FlaxBaseModelOutputWithPastAndCrossAttentions = BaseModelOutput
 FlaxCausalLMOutputWithCrossAttentions = CausalLMOutput
@@ -133,7 +135,9 @@ __all__ = [
     "TFCausalLMOutputWithCrossAttentions",
     "TFGPT2DoubleHeadsModelOutput",
     "TFOpenAIGPTDoubleHeadsModelOutput",
+    "TFQuestionAnsweringModelOutput",
     "TFSequenceClassifierOutput",
     "TFSequenceClassifierOutputWithPast",
+    "TFTokenClassifierOutput",
     "TokenClassifierOutput",
 ]

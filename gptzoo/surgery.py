@@ -12,11 +12,21 @@ from typing import Any
 import numpy as np
 
 from gptzoo import limits, weights
-from gptzoo._settings import is_int, short
+from gptzoo._settings import is_int, short, whole
 from gptzoo.config import GPTConfig, dtype_name
 from gptzoo.errors import InputError
 
 SHRINK = 1e-9  # of the covariance of old rows, around whose mean new rows are drawn: Transformers' number
+
+
+def require_whole(model: Any) -> None:
+    """Checks that a model is not the backbone of another: that one's config and head would not follow.
+
+    Raises:
+        InputError: it is.
+    """
+    if model.in_head:
+        raise InputError(f"{type(model).__name__}: inside a model with a head; operate on that model")
 
 
 def embedding_layers(model: Any) -> list[str]:
@@ -51,8 +61,9 @@ def check_layer(model: Any, name: str, layer: Any) -> None:
     Raises:
         InputError: it has no weight, or one of another shape or dtype.
     """
+    require_whole(model)
     old, new = model.get_weight(f"{name}.weight"), getattr(layer, "weight", None)
-    wanted = f"a layer whose weight is {_described(old)}"
+    wanted = f"a layer whose attribute `weight` is {_described(old)}"
     if new is None or not hasattr(new, "shape"):
         raise InputError(f"{name}: {short(layer)}, expected {wanted}")
     if _described(new) != _described(old):
@@ -85,12 +96,14 @@ def resize_token_embeddings(
     model: Any, new_num_tokens: int | None, pad_to_multiple_of: int | None, mean_resizing: bool, seed: int
 ) -> None:
     """Gives the token embedding, and the head unless it is tied, another number of rows: see the models' method."""
+    require_whole(model)
     size = vocabulary_size(model.config, new_num_tokens, pad_to_multiple_of)
     if size == model.config.vocab_size:
         return
     config = changed(model.config, vocab_size=size)
     specs = weights.specs(config, model.head)
-    names = [name for layer in embedding_layers(model) if not specs[name := f"{layer}.weight"].tied]
+    names = [f"{layer}.weight" for layer in embedding_layers(model)]
+    names = [name for name in names if not specs[name].tied]
     # All are made before one is put in place: an error leaves the model as it was.
     arrays = {name: resized(specs[name], model.read_weight(name), mean_resizing, seed) for name in names}
     for name, array in arrays.items():
@@ -109,12 +122,12 @@ def vocabulary_size(config: GPTConfig, new_num_tokens: int | None, pad_to_multip
     problems = [
         f"{name}: {short(value)}, expected an integer of at least 1, or None"
         for name, value in given.items()
-        if value is not None and not (is_int(value) and value >= 1)
+        if value is not None and (whole(value) or 0) < 1
     ]
     if problems:
         raise InputError.listing("resize_token_embeddings", problems)
-    size = config.vocab_size if new_num_tokens is None else new_num_tokens
-    size += -size % (pad_to_multiple_of or 1)
+    size = whole(new_num_tokens) or config.vocab_size
+    size += -size % (whole(pad_to_multiple_of) or 1)
     if size > limits.MAX_VOCAB:
         raise InputError(f"resize_token_embeddings: {size} tokens, expected at most {limits.MAX_VOCAB}")
     return size
@@ -154,6 +167,7 @@ def mean_rows(old: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarr
 
 def prune_heads(model: Any, heads_to_prune: Mapping[int, Collection[int]]) -> None:
     """Takes heads out of the self-attention of a model's blocks: see the models' method."""
+    require_whole(model)
     config = changed(model.config, pruned_heads=pruned(model.config, heads_to_prune))
     before, after = weights.specs(model.config, model.head), weights.specs(config, model.head)
     arrays = {}
@@ -176,14 +190,16 @@ def pruned(config: GPTConfig, more: Mapping[int, Collection[int]]) -> dict[int, 
     Raises:
         InputError: it is no map from block to heads.
     """
-    pairs = more.items() if isinstance(more, Mapping) else [(more, None)]
-    for block, heads in pairs:
-        if not (is_int(block) and isinstance(heads, Collection) and all(map(is_int, heads))):
-            raise InputError(f"heads_to_prune: {short(more)}, expected a map from block to a list of heads")
+    if not isinstance(more, Mapping) or not all(_is_head_list(*pair) for pair in more.items()):
+        raise InputError(f"heads_to_prune: {short(more)}, expected a map from block to a list of heads")
     result = {block: set(heads) for block, heads in config.pruned_heads.items()}
     for block, heads in more.items():
         result.setdefault(block, set()).update(heads)
     return {block: sorted(heads) for block, heads in sorted(result.items()) if heads}
+
+
+def _is_head_list(block: Any, heads: Any) -> bool:
+    return is_int(block) and isinstance(heads, Collection) and all(map(is_int, heads))
 
 
 def kept_columns(old: GPTConfig, new: GPTConfig, block: int, size: int) -> np.ndarray:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # The models here are tiny: threads would cost more than they bring, and the tests run beside each other.
@@ -11,8 +15,32 @@ for variable in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_TH
 
 import pytest  # noqa: E402
 
+# So that a failing assert in a helper shows its values too.
+pytest.register_assert_rewrite(*(f"tests.{name}" for name in ("models", "old", "reference_heads", "reference_witness")))
+pytest.register_assert_rewrite("tests.training")
+
 from gptzoo._extras import FRAMEWORKS, missing  # noqa: E402
 from tests.matrix import TESTED  # noqa: E402
+
+
+@pytest.fixture(autouse=True, scope="module")
+def forget() -> Iterator[None]:
+    """Compiled programs of thousands of tiny models would fill the memory, and slow the collector of garbage down."""
+    yield
+    if resident_bytes() < 2e9:
+        return
+    if "jax" in sys.modules:
+        sys.modules["jax"].clear_caches()
+    if "torch" in sys.modules:
+        sys.modules["torch"].compiler.reset()
+    if "keras" in sys.modules:
+        sys.modules["keras"].backend.clear_session()
+    gc.collect()
+
+
+def resident_bytes() -> int:
+    pages = int(Path("/proc/self/statm").read_text().split()[1]) if Path("/proc/self/statm").exists() else 0
+    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 def pytest_configure(config: pytest.Config) -> None:

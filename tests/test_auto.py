@@ -93,8 +93,11 @@ def test_config_of_no_family_is_refused(framework: str, tmp_path: Path) -> None:
     for wrong in ("gpt2", {"model_type": "gpt2"}, GPT2Config, None):
         with pytest.raises(ConfigError, match="AutoModelForCausalLM needs a GPT2Config or OpenAIGPTConfig, got"):
             auto.from_config(wrong)
-    with pytest.raises(ConfigError, match="AutoModelForCausalLM needs a"):
-        auto.from_pretrained(tmp_path, config="gpt2")
+    with pytest.raises(CheckpointError, match="'gpt2': no such file or directory"):
+        auto.from_pretrained(tmp_path, config="gpt2")  # a path, as in Transformers
+    assert auto.from_pretrained(tmp_path, config=str(tmp_path)).config == auto.from_pretrained(tmp_path).config
+    with pytest.raises(ConfigError, match=r"from_config: num_label: .* \(num_labels\?\)"):
+        auto.from_config(matrix.tiny("gpt2"), num_label=3)
     with pytest.raises(CheckpointError, match="model_type: gpt2, expected openai-gpt"):
         auto.from_pretrained(tmp_path, config=matrix.tiny("openai-gpt"))
     file = tmp_path / "config.json"

@@ -84,6 +84,11 @@ BACKBONE: dict[str, tuple[Inputs, str]] = {
         | {"attention_mask": np.ones((2, 9), int), "past_key_values": ((np.zeros((1, 3, 4, 8), np.float32),) * 2,) * 2},
         "past_key_values: key 0 has shape (1, 3, 4, 8), expected (2, 3, 4, 8) (and 3 more)",
     ),
+    "no_rank": ({"input_ids": np.array(1)}, "input_ids: shape (), expected (batch, tokens)"),
+    "complex": (
+        {"inputs_embeds": EMBEDS.astype(np.complex64), "attention_mask": IDS},
+        "inputs_embeds: dtype complex64, expected real numbers",
+    ),
     "encoder": (
         LONG | {"encoder_hidden_states": np.zeros((2, 3, 24), np.float32)},
         "encoder_hidden_states: given, but the config has no add_cross_attention",
@@ -130,6 +135,15 @@ OWN: dict[str, dict[str, tuple[Inputs, dict[str, Any], str]]] = {
             " (2 problems):\n"
             "  labels: -1, expected 0 to 39 (vocab_size), or -100 for none\n"
             "  logits_to_keep: -1, expected a number of tokens, or a 1-D array of indices",
+        ),
+        "all": (
+            {"input_ids": at(40), "attention_mask": IDS[:, :4], "head_mask": EMBEDS[0, 0, :4], "labels": IDS[:, :4]},
+            {},
+            "GPT2LMHeadModel call (4 problems):\n"
+            "  attention_mask: shape (2, 4), expected (2, 5)\n"
+            "  head_mask: shape (4,), expected (3,) or (2, 3)\n"
+            "  input_ids: 40, expected 0 to 39 (vocab_size)\n"
+            "  labels: shape (2, 4), expected (2, 5)",
         ),
     },
     "DoubleHeadsModel": {
@@ -267,7 +281,7 @@ OWN_IDS = [(head, bad) for head, cases in OWN.items() for bad in cases]
 def test_bad_labels_are_refused_alike(framework: str, family: str, head: str, bad: str) -> None:
     inputs, overrides, message = OWN[head][bad]
     found = refusal(matrix.build(framework, matrix.tiny(family, **overrides), head), inputs)
-    assert found.endswith(message)
+    assert found.endswith(message.removeprefix("GPT2") if family == "openai-gpt" else message)
 
 
 @frameworks
@@ -323,6 +337,45 @@ def test_static_cache_overfilled(framework: str) -> None:
     assert isinstance(past, StaticCache)
     with pytest.raises(InputError, match=r"5 cached and 5 new tokens, expected 1 to 8 \(in all\)"):
         runner(input_ids=IDS, past_key_values=past)
+
+
+@frameworks
+def test_static_cache_that_is_none(framework: str) -> None:
+    runner = runner_of(framework, "gpt2", "LMHeadModel")
+    layers, length = runner.model.init_cache(2, 8)
+    for static, message in (
+        (StaticCache(layers[:1], length), "past_key_values: 1 layers, expected 2"),
+        (StaticCache(layers, runner.to_native(np.array(-2))), "past_key_values: length -2, expected at least 0"),
+        (StaticCache(layers, runner.to_native(np.array([0]))), "expected an integer of rank 0"),
+        (StaticCache(layers, runner.to_native(np.array(0.5, np.float32))), "expected an integer of rank 0"),
+    ):
+        with pytest.raises(InputError, match=message):
+            runner(input_ids=IDS, past_key_values=static)
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "int16", "int32"])
+@frameworks
+def test_indices_of_any_integer_dtype(framework: str, dtype: str) -> None:
+    runner = runner_of(framework, "gpt2", "LMHeadModel")
+    positions = np.arange(5)[None]
+    wanted = runner.numpy(runner(input_ids=IDS, token_type_ids=IDS, position_ids=positions)["logits"])
+    narrow = {"input_ids": IDS, "token_type_ids": IDS, "position_ids": positions}
+    found = runner(**{name: array.astype(dtype) for name, array in narrow.items()})["logits"]
+    assert matrix.error(runner.numpy(found), wanted) == 0
+
+
+@frameworks
+def test_kept_logits(framework: str) -> None:
+    """Whole numbers of any kind, None for all, indices from either end."""
+    runner = runner_of(framework, "gpt2", "LMHeadModel")
+    whole = runner.numpy(runner(input_ids=IDS)["logits"])
+    for wanted, expected in (
+        (None, whole),
+        (np.int64(2), whole[:, -2:]),
+        (9, whole),
+        (runner.to_native(np.array([0, -1])), whole[:, [0, 4]]),
+    ):
+        assert matrix.error(runner.numpy(runner(input_ids=IDS, logits_to_keep=wanted)["logits"]), expected) < 1e-6
 
 
 @frameworks

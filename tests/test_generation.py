@@ -76,6 +76,25 @@ def test_refuses_what_cannot_be(framework: str) -> None:
         runner.generate(ids, max_new_tokens=0)
     with pytest.raises(InputError, match="input_ids"):
         runner.generate(ids[0])
+    with pytest.raises(InputError, match=r"generate: input_ids: 40, expected 0 to 39 \(vocab_size\)"):
+        runner.generate(np.full((1, 3), 40), max_new_tokens=2)
+    with pytest.raises(InputError, match=r"attention_mask: shape \(3, 4\), expected \(3, 8\)"):
+        runner.generate(ids, max_new_tokens=2, attention_mask=runner.to_native(np.ones((3, 4), int)))
+    with pytest.raises(InputError, match=r"generate \(3 problems\)"):
+        runner.generate(ids, max_new_tokens=2.5, eos_token_id="a", pad_token_id=-1)
     base = matrix.build(framework, config, "Model")
     with pytest.raises(InputError, match="no language model head"):
         base.generate(ids)
+
+
+@frameworks
+def test_prompt_of_a_narrow_dtype(framework: str) -> None:
+    """New tokens may be larger than the prompt's dtype holds: they come out whole."""
+    config = matrix.tiny("gpt2", vocab_size=300)
+    values = matrix.random_weights(config, "LMHeadModel")
+    runner = matrix.build(framework, config, "LMHeadModel", values)
+    ids = matrix.ids(matrix.tiny("gpt2"), np.random.default_rng(0), tokens=4)
+    wanted = reference.greedy(config, values, ids, 8)
+    assert wanted.max() > 255
+    for dtype in ("uint8", "int8", "int32", "int64"):
+        assert np.array_equal(runner.generate(ids.astype(dtype), max_new_tokens=np.int64(8)), wanted)

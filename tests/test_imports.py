@@ -99,10 +99,10 @@ def test_imports_point_one_way() -> None:
         "_json",
         "config",
         "hub heads weights",
-        "outputs cache inputs labels surgery _extras _auto",
+        "outputs cache inputs labels surgery _extras",
         "_files _safetensors",
     ]
-    layers += ["checkpoint _load inspect", "generation", "reference torch keras flax", "parity", "_demo", "cli"]
+    layers += ["checkpoint _load inspect", "generation _auto", "reference torch keras flax", "parity", "_demo", "cli"]
     rank = {module: i for i, layer in enumerate(layers) for module in layer.split()}
     for path in PACKAGE.rglob("*.py"):
         here = path.relative_to(PACKAGE).parts[0].removesuffix(".py")

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +10,14 @@ import pytest
 
 import gptzoo
 from gptzoo import reference
-from gptzoo.config import CONFIGS, GPT2Config, GPTConfig, OpenAIGPTConfig
+from gptzoo.config import CONFIGS, GPT2Config, OpenAIGPTConfig
 from gptzoo.errors import ConfigError, InputError
 from gptzoo.heads import HEADS, class_name, parse_class_name
 from gptzoo.outputs import ModelOutput
 from tests import matrix
 from tests.matrix import TESTED
+from tests.old import CHOICES, FRAMEWORKS, IDS, MASK, PADDED, agrees, native, numpy, prefix_of, saved, with_tested
 
-FRAMEWORKS = {"": "torch", "TF": "keras", "Flax": "flax"}
 PREFIXES = {framework: prefix for prefix, framework in FRAMEWORKS.items()}
 
 # The models in the documentation of GPT and GPT-2 -> what their calls return.
@@ -48,56 +44,12 @@ DOCUMENTED = {
     "TFOpenAIGPTForSequenceClassification": "TFSequenceClassifierOutput",
 }
 
-IDS = np.array([[7, 30, 2, 11, 5]])
-MASK = np.ones_like(IDS)
-PADDED = np.array([[0, 0, 1, 1, 1]])
-CHOICES = np.array([[[7, 30, 2, 39], [7, 11, 2, 39]]])
 MC_TOKENS = np.array([[3, 3]])
-
-
-def prefix_of(name: str) -> str:
-    return next(prefix for prefix in ("TF", "Flax", "") if name.startswith(prefix))
-
-
-def with_tested(*names: str) -> list[Any]:
-    """Those of some names whose framework is tested."""
-    return [name for name in names if FRAMEWORKS[prefix_of(name)] in TESTED]
 
 
 def old_names(framework: str) -> list[Any]:
     names = [PREFIXES[framework] + class_name(config, head) for config in CONFIGS.values() for head in HEADS]
     return names if framework in TESTED else []
-
-
-def saved(name: str, path: Path, **changes: Any) -> tuple[GPTConfig, str, dict[str, np.ndarray]]:
-    """Writes a tiny checkpoint for a class; returns what the reference needs."""
-    config_class, head = parse_class_name(name)
-    config = matrix.tiny(config_class.model_type, **changes)
-    values = matrix.random_weights(config, head)
-    matrix.build(FRAMEWORKS[prefix_of(name)], config, head, values).model.save_pretrained(path)
-    return config, head, values
-
-
-def native(name: str, **arrays: Any) -> dict[str, Any]:
-    """Arrays as the framework's users have them: Flax' tokenizers return NumPy's."""
-    framework = FRAMEWORKS[prefix_of(name)]
-    if framework == "torch":
-        import torch
-
-        return {key: torch.tensor(array) for key, array in arrays.items()}
-    if framework == "keras":
-        from keras import ops
-
-        return {key: ops.convert_to_tensor(array) for key, array in arrays.items()}
-    return arrays
-
-
-def numpy(value: Any) -> np.ndarray:
-    return value.detach().numpy() if hasattr(value, "detach") else np.asarray(value)
-
-
-def agrees(found: Any, wanted: Any) -> bool:
-    return matrix.error(numpy(found), wanted) <= matrix.TOLERANCE
 
 
 @pytest.mark.parametrize("name", with_tested(*DOCUMENTED))
@@ -204,340 +156,10 @@ if "torch" in TESTED:
             model(torch.tensor(IDS), torch.tensor(MASK))
 
 
-tensorflow = pytest.mark.skipif(
-    "keras" not in TESTED or os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow",
-    reason="Keras on TensorFlow is not tested",
-)
-
-# Positional arguments as TensorFlow's calls had them, up to the last that a test can tell apart.
-TF_ORDERS = {
-    "TFGPT2Model": ("input_ids", "past_key_values", "attention_mask", "token_type_ids", "position_ids"),
-    "TFOpenAIGPTModel": ("input_ids", "attention_mask", "token_type_ids", "position_ids"),
-    "TFOpenAIGPTDoubleHeadsModel": ("input_ids", "attention_mask", "token_type_ids", "position_ids"),
-    "TFOpenAIGPTForTokenClassification": ("input_ids", "attention_mask", "token_type_ids", "position_ids"),
-}
-FLAGS = ("output_attentions", "output_hidden_states", "return_dict")
-TF_ENDS = {
-    "TFGPT2LMHeadModel": ("encoder_attention_mask", "use_cache", *FLAGS, "labels", "training"),
-    "TFGPT2DoubleHeadsModel": ("inputs_embeds", "mc_token_ids", "use_cache", *FLAGS, "labels", "mc_labels", "training"),
-    "TFGPT2ForSequenceClassification": ("inputs_embeds", "use_cache", *FLAGS, "labels", "training"),
-    "TFOpenAIGPTModel": ("inputs_embeds", *FLAGS, "training"),
-    "TFOpenAIGPTLMHeadModel": ("inputs_embeds", *FLAGS, "labels", "training"),
-    "TFOpenAIGPTDoubleHeadsModel": ("inputs_embeds", "mc_token_ids", *FLAGS, "labels", "mc_labels", "training"),
-}
-
-
-@pytest.mark.parametrize("name", with_tested(*TF_ORDERS))
-def test_tf_positional_arguments(name: str) -> None:
-    config_class, _ = parse_class_name(name)
-    model = getattr(gptzoo, name)(matrix.tiny(config_class.model_type))
-    arrays = {"input_ids": IDS, "attention_mask": PADDED, "token_type_ids": IDS % 2, "position_ids": IDS % 7}
-    for count in range(2, len(TF_ORDERS[name]) + 1):
-        given = {key: arrays.get(key) for key in TF_ORDERS[name][:count]}
-        assert agrees(model(*given.values())[0], numpy(model(**given)[0]))
-
-
-@pytest.mark.parametrize("name", with_tested(*TF_ENDS))
-def test_tf_order_to_its_end(name: str) -> None:
-    config_class, _ = parse_class_name(name)
-    model = getattr(gptzoo, name)(matrix.tiny(config_class.model_type))
-    assert model.call_order[-len(TF_ENDS[name]) :] == TF_ENDS[name]
-    with pytest.raises(InputError, match=f"{len(model.call_order) + 1} positional arguments, expected at most"):
-        model(*[None] * (len(model.call_order) + 1))
-    with pytest.raises(InputError, match="given twice: input_ids"):
-        model(IDS, input_ids=IDS)
-
-
-@pytest.mark.parametrize("name", with_tested("TFGPT2LMHeadModel", "TFOpenAIGPTLMHeadModel"))
-def test_tf_packed_inputs(name: str) -> None:
-    """A dict, and a list whose second entry is the mask in both families, as the documentation says."""
-    config_class, _ = parse_class_name(name)
-    model = getattr(gptzoo, name)(matrix.tiny(config_class.model_type))
-    wanted = numpy(model(input_ids=IDS, attention_mask=PADDED).logits)
-    unmasked = numpy(model(IDS).logits)
-    assert matrix.error(unmasked, wanted) > 1e-3
-    for packed in ({"input_ids": IDS, "attention_mask": PADDED}, [IDS, PADDED], (IDS, PADDED)):
-        assert agrees(model(packed).logits, wanted)
-    with pytest.raises(gptzoo.InputError, match="None in a list of arrays"):
-        model([IDS, None, PADDED])  # a mask or token types, by whose order?
-
-
-@tensorflow
-def test_tf_scalar_label_of_the_documentation() -> None:
-    import tensorflow as tf
-
-    model = gptzoo.TFGPT2ForSequenceClassification(matrix.tiny("gpt2"))
-    assert agrees(model(IDS, labels=tf.constant(1)).loss, numpy(model(IDS, labels=tf.constant([1])).loss))
-
-
-LOADER = """
-import sys
-import numpy as np
-import tensorflow as tf
-
-inputs = dict(np.load("inputs.npz"))
-for path in sys.argv[1:]:
-    loaded = tf.saved_model.load(path)
-    for name, signature in loaded.signatures.items():
-        specs = signature.structured_input_signature[1]
-        prefix = "choices_" if "mc_token_ids" in specs else ""
-        arrays = {key: tf.constant(inputs[prefix + key], spec.dtype) for key, spec in specs.items()}
-        outputs = signature(**arrays)
-        np.savez(f"{path}-{name}.npz", **{key: value.numpy() for key, value in outputs.items()})
-assert "gptzoo" not in sys.modules
-"""
-
-
-@tensorflow
-def test_tf_models_are_served_without_gptzoo(tmp_path: Path) -> None:
-    """Every way to a SavedModel gives one that takes and returns arrays by name, of any size, like the reference."""
-    import tensorflow as tf
-
-    lm, gpt = "TFGPT2LMHeadModel", "TFOpenAIGPTDoubleHeadsModel"
-    wanted: dict[str, dict[str, np.ndarray]] = {}
-    masks = {"input_ids": np.concatenate((IDS, IDS[:, ::-1])), "attention_mask": np.concatenate((PADDED, MASK))}
-    choices = {"input_ids": CHOICES, "mc_token_ids": np.array([[3, 1]])}
-    choices["attention_mask"] = np.array([[[0, 1, 1, 1], [1, 1, 1, 0]]])
-    models: dict[str, Any] = {}
-    for name, arrays in ((lm, masks), (gpt, choices)):
-        config, head, values = saved(name, tmp_path / name)
-        models[name] = getattr(gptzoo, name).from_pretrained(tmp_path / name)
-        wanted[name] = reference.forward(head, config, values, **arrays)
-    model = models[lm]
-    model.save_pretrained(tmp_path / "saved", saved_model=True, version=2)
-    model.export(tmp_path / "exported", verbose=False)
-    tf.saved_model.save(model, str(tmp_path / "served"), signatures=model.serving)
-    concrete = model.serving.get_concrete_function(model.input_signature)
-    tf.saved_model.save(model, str(tmp_path / "concrete"), signatures={"serving_default": concrete})
-    models[gpt].export(tmp_path / "choices", verbose=False)
-    np.savez(tmp_path / "inputs.npz", **masks, **{f"choices_{key}": array for key, array in choices.items()})
-    paths = {"saved/saved_model/2": lm, "exported": lm, "served": lm, "concrete": lm, "choices": gpt}
-    env = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    result = subprocess.run(
-        [sys.executable, "-c", LOADER, *paths], cwd=tmp_path, env=env, capture_output=True, text=True, check=False
-    )
-    assert result.returncode == 0, result.stderr
-    for path, name in paths.items():
-        outputs = np.load(tmp_path / f"{path}-serving_default.npz")
-        assert set(outputs) == set(wanted[name])
-        for key in set(outputs) - {"past_key_values"}:
-            assert agrees(outputs[key], wanted[name][key])
-        assert agrees(outputs["past_key_values"], np.asarray(wanted[name]["past_key_values"]))
-    wide = np.load(tmp_path / "saved/saved_model/2-int64_serving.npz")
-    assert agrees(wide["logits"], wanted[lm]["logits"])
-
-
-@tensorflow
-@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of how Keras calls NumPy
-def test_tf_models_are_trained_on_labels_in_a_dict() -> None:
-    """`compile` without a loss, and `fit` on a dict with labels in it."""
-    import keras
-
-    model = gptzoo.TFOpenAIGPTLMHeadModel(matrix.tiny("openai-gpt"))
-    model.compile(keras.optimizers.Adam(1e-2))
-    ids = np.repeat(IDS, 4, axis=0)
-    history = model.fit({"input_ids": ids, "labels": ids}, epochs=8, verbose=0).history["loss"]
-    assert history[-1] < 0.8 * history[0]
-
-
-@tensorflow
-def test_tf_signatures_name_their_arrays() -> None:
-    import tensorflow as tf
-
-    for config in (matrix.tiny("gpt2"), matrix.tiny("openai-gpt")):
-        for head in HEADS:
-            signature = getattr(gptzoo, "TF" + class_name(config, head))(config, seed=None).input_signature
-            axes = 3 if head == "DoubleHeadsModel" else 2
-            names = {"input_ids": axes, "attention_mask": axes} | ({"mc_token_ids": 2} if axes == 3 else {})
-            assert signature == {key: tf.TensorSpec([None] * n, "int32", key) for key, n in names.items()}
-
-
-@tensorflow
-@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of how Keras calls NumPy
-def test_tf_models_in_keras_own_files(tmp_path: Path) -> None:
-    import keras
-
-    model = gptzoo.TFOpenAIGPTForQuestionAnswering(matrix.tiny("openai-gpt"), seed=5)
-    wanted = numpy(model(IDS).start_logits)
-    model.save(tmp_path / "model.keras")
-    loaded = keras.saving.load_model(tmp_path / "model.keras")
-    assert type(loaded) is gptzoo.TFOpenAIGPTForQuestionAnswering
-    assert agrees(loaded(IDS).start_logits, wanted)
-
-
-@tensorflow
-def test_tf_main_layer_is_what_a_head_stands_on() -> None:
-    for config, layer in (
-        (matrix.tiny("gpt2"), gptzoo.TFGPT2MainLayer),
-        (matrix.tiny("openai-gpt"), gptzoo.TFOpenAIGPTMainLayer),
-    ):
-        model = getattr(gptzoo, "TF" + class_name(config, "LMHeadModel"))(config)
-        assert isinstance(model.transformer, layer)
-        assert agrees(layer(config)(IDS)[0], numpy(model.transformer(IDS)[0]))
-
-
 @pytest.mark.parametrize("name", with_tested("TFGPT2Model", "FlaxGPT2Model"))
 def test_nothing_is_uploaded(name: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="push_to_hub"):
         getattr(gptzoo, name)(matrix.tiny("gpt2")).save_pretrained(tmp_path, push_to_hub=True)
-
-
-flax = pytest.mark.skipif("flax" not in TESTED, reason="Flax is not tested")
-
-
-@flax
-def test_flax_positional_arguments() -> None:
-    import jax
-    import jax.numpy as jnp
-
-    config = matrix.tiny("gpt2", add_cross_attention=True)
-    model = gptzoo.FlaxGPT2LMHeadModel(config, (1, 1), 3, jnp.float32, True)
-    assert (
-        model.get_weight("transformer.wte.weight") == gptzoo.FlaxGPT2Model(config, seed=3).get_weight("wte.weight")
-    ).all()
-    encoder = np.random.default_rng(0).standard_normal((1, 3, config.n_embd)).astype(np.float32)
-    params = jax.tree.map(lambda x: x * 1.5, model.params)
-    arrays = {
-        "input_ids": IDS,
-        "attention_mask": PADDED,
-        "position_ids": IDS % 7,
-        "encoder_hidden_states": encoder,
-        "encoder_attention_mask": np.array([[1, 0, 1]]),
-        "params": params,
-        "past_key_values": model.init_cache(1, 5),
-        "dropout_rng": jax.random.PRNGKey(0),
-        "train": True,
-        "output_attentions": True,
-        "output_hidden_states": True,
-        "return_dict": False,
-    }
-    logits = numpy(model(IDS).logits)
-    for count in range(2, len(arrays) + 1):
-        given = dict(list(arrays.items())[:count])
-        found, wanted = model(*given.values()), model(**given)
-        assert agrees(found[0], numpy(wanted[0]))
-        assert matrix.error(numpy(found[0]), logits) > 1e-4
-    assert type(found) is tuple
-    assert len(found) == 5  # logits, cache, hidden states, attentions and those of the encoder
-
-
-@flax
-def test_flax_weights_apart_from_the_model(tmp_path: Path) -> None:
-    """`_do_init=False`: the model knows shapes only, and each call brings the weights."""
-    import jax
-
-    config, head, values = saved("FlaxGPT2LMHeadModel", tmp_path)
-    wanted = reference.forward(head, config, values, input_ids=IDS)["logits"]
-    model, params = gptzoo.FlaxGPT2LMHeadModel.from_pretrained(tmp_path, _do_init=False)
-    assert agrees(model(IDS, params=params).logits, wanted)
-    assert agrees(jax.jit(lambda params: model(IDS, params=params).logits)(params), wanted)
-    for use in (lambda: model(IDS), lambda: model.params, lambda: setattr(model, "params", params)):
-        with pytest.raises(InputError, match="weights without values"):
-            use()
-    model.save_pretrained(tmp_path / "again", params=params)
-    assert agrees(gptzoo.FlaxGPT2LMHeadModel.from_pretrained(tmp_path / "again")(IDS).logits, wanted)
-    auto, params = gptzoo.FlaxAutoModelForCausalLM.from_pretrained(tmp_path, _do_init=False)
-    assert agrees(auto(IDS, params=params).logits, wanted)
-
-
-@flax
-def test_flax_init_weights_returns_a_tree() -> None:
-    import jax
-
-    config = matrix.tiny("gpt2")
-    model = gptzoo.FlaxGPT2LMHeadModel(config, _do_init=False)
-    wanted = gptzoo.FlaxGPT2LMHeadModel(config, seed=7)
-    for key in (jax.random.key(7), jax.random.PRNGKey(7)):
-        params = model.init_weights(key, (1, 1))
-        assert agrees(model(IDS, params=params).logits, numpy(wanted(IDS).logits))
-    jitted = jax.jit(model.init_weights, static_argnums=1)(jax.random.PRNGKey(7), (1, 1))
-    assert agrees(model(IDS, params=jitted).logits, numpy(wanted(IDS).logits))
-    trained = {"transformer": {"ln_f": {"bias": np.full(config.n_embd, 9.0, np.float32)}}}
-    params = model.init_weights(jax.random.key(7), (1, 1), trained)
-    assert (params["transformer"]["ln_f"]["bias"] == 9).all()
-    assert (params["transformer"]["wte"]["weight"] == wanted.params["transformer"]["wte"]["weight"]).all()
-
-
-@flax
-def test_flax_params_are_replaced_as_a_whole() -> None:
-    import jax
-
-    model, other = (gptzoo.FlaxGPT2LMHeadModel(matrix.tiny("gpt2"), seed=seed) for seed in (0, 1))
-    model.params = other.params
-    assert agrees(model(IDS).logits, numpy(other(IDS).logits))
-    model.params = jax.tree.map(lambda x: x * 0, model.params)
-    assert numpy(model(IDS).logits).max() == 0
-    with pytest.raises(InputError, match=r"transformer\.wte\.weight: absent"):
-        model.params = {"transformer": {}}
-
-
-@flax
-@pytest.mark.parametrize("name", ["FlaxGPT2LMHeadModel", "FlaxOpenAIGPTLMHeadModel"])
-def test_flax_step_by_step_completion(name: str) -> None:
-    """init_cache, a mask as long as the cache, and positions, as the linen models wanted them."""
-    config_class, _ = parse_class_name(name)
-    model = getattr(gptzoo, name)(matrix.tiny(config_class.model_type))
-    ids, mask = np.concatenate((IDS, IDS[:, ::-1])), np.concatenate((PADDED, MASK))
-    wanted = numpy(model(ids, mask).logits)
-    assert model(ids, mask).past_key_values is None
-    kwargs = model.prepare_inputs_for_generation(ids[:, :3], 8, mask[:, :3])
-    assert kwargs["attention_mask"].shape == (2, 8)
-    assert kwargs["position_ids"].tolist() == [[0, 0, 0], [0, 1, 2]]
-    found = []
-    for start, stop in ((0, 3), (3, 4), (4, 5)):
-        outputs = model(ids[:, start:stop], **kwargs)
-        kwargs = model.update_inputs_for_generation(outputs, kwargs)
-        found.append(numpy(outputs.logits))
-    assert agrees(np.concatenate(found, 1), wanted)
-
-
-@flax
-def test_flax_dtypes(tmp_path: Path) -> None:
-    """`dtype` is that of the computation; weights stay as stored, and are cast by methods."""
-    import jax
-    import jax.numpy as jnp
-
-    model = gptzoo.FlaxGPT2LMHeadModel(matrix.tiny("gpt2"), dtype=jnp.bfloat16)
-    assert model(IDS).logits.dtype == jnp.bfloat16
-    assert model.params["transformer"]["wte"]["weight"].dtype == jnp.float32
-    for cast, dtype in ((model.to_bf16, "bfloat16"), (model.to_fp16, "float16"), (model.to_fp32, "float32")):
-        assert {str(x.dtype) for x in jax.tree.leaves(cast(model.params))} == {dtype}
-    mask = jax.tree.map(lambda x: x.ndim > 1, model.params)
-    half = model.to_fp16(model.params, mask)["transformer"]["ln_f"]
-    assert half["weight"].dtype == jnp.float32
-    model.save_pretrained(tmp_path, params=model.to_bf16(model.params))
-    loaded = gptzoo.FlaxGPT2LMHeadModel.from_pretrained(tmp_path)
-    assert loaded(IDS).logits.dtype == jnp.float32
-    assert loaded.params["transformer"]["wte"]["weight"].dtype == jnp.bfloat16
-    assert gptzoo.FlaxGPT2LMHeadModel.from_pretrained(tmp_path, dtype=None)(IDS).logits.dtype == jnp.bfloat16
-
-
-@flax
-def test_flax_models_under_nnx_jit() -> None:
-    from flax import nnx
-
-    model = gptzoo.FlaxGPT2LMHeadModel(matrix.tiny("gpt2"))
-    compiled = nnx.jit(lambda model, ids, mask: model(ids, mask).logits)
-    assert agrees(compiled(model, IDS, PADDED), numpy(model(IDS, PADDED).logits))
-
-
-@flax
-def test_flax_training_step_as_scripts_write_it() -> None:
-    """`apply_fn=model.__call__` with params and dropout_rng, and the logits as the first output."""
-    import jax
-
-    model = gptzoo.FlaxGPT2LMHeadModel(matrix.tiny("gpt2"))
-    apply_fn: Callable[..., Any] = model.__call__
-
-    def loss(params: Any, rng: Any) -> Any:
-        logits = apply_fn(input_ids=IDS, attention_mask=MASK, params=params, dropout_rng=rng, train=True)[0]
-        return (logits**2).mean()
-
-    gradients = jax.jit(jax.grad(loss))(model.params, jax.random.PRNGKey(1))
-    assert jax.tree.structure(gradients) == jax.tree.structure(model.params)
-    assert all(abs(numpy(x)).max() > 0 for x in jax.tree.leaves(gradients["transformer"]["ln_f"]))
-    with pytest.raises(InputError, match="train=True needs dropout_rng"):
-        model(IDS, train=True)
 
 
 @pytest.mark.parametrize("name", with_tested("TFGPT2LMHeadModel", "TFOpenAIGPTLMHeadModel", "FlaxGPT2LMHeadModel"))
@@ -554,10 +176,11 @@ def test_completion_by_an_old_name(name: str) -> None:
 
 def test_config_names_are_there() -> None:
     assert (gptzoo.GPT2Config, gptzoo.OpenAIGPTConfig) == (GPT2Config, OpenAIGPTConfig)
-    assert gptzoo.AutoConfig.for_model("gpt2") is GPT2Config
+    assert gptzoo.AutoConfig.for_model("gpt2", n_layer=3) == GPT2Config(n_layer=3)
 
 
 # What docs/migration.md says of the old names, where no other test has looked.
+
 
 doubles = pytest.mark.parametrize(
     "name",
@@ -643,17 +266,6 @@ def test_cache_objects_of_transformers_are_refused(name: str) -> None:
         getattr(gptzoo, name)(matrix.tiny("gpt2"))(**native(name, input_ids=IDS), past_key_values=DynamicCache())
 
 
-@pytest.mark.parametrize("name", with_tested("TFGPT2LMHeadModel", "TFOpenAIGPTLMHeadModel"))
-def test_tf_honours_untied_heads_and_the_activation(name: str, tmp_path: Path) -> None:
-    config_class, head = parse_class_name(name)
-    activation = "activation_function" if config_class is GPT2Config else "afn"
-    config, head, values = saved(name, tmp_path, tie_word_embeddings=False, **{activation: "relu"})
-    model = getattr(gptzoo, name).from_pretrained(tmp_path)
-    found = model(IDS, head_mask=np.array([1.0, 0.0, 1.0], np.float32)).logits
-    heads = np.array([1.0, 0.0, 1.0])
-    assert agrees(found, reference.forward(head, config, values, input_ids=IDS, head_mask=heads)["logits"])
-
-
 def test_initial_weights_are_the_same_numbers_everywhere() -> None:
     config = matrix.tiny("gpt2")
     models = {prefix: getattr(gptzoo, f"{prefix}GPT2LMHeadModel")(config, seed=9) for prefix in with_prefixes()}
@@ -674,21 +286,6 @@ def test_weights_keep_their_dtype(prefix: str, tmp_path: Path) -> None:
     assert "bfloat16" in str(cls.from_pretrained(tmp_path).get_weight("wte.weight").dtype)
     if prefix != "Flax":  # where dtype is that of the computation
         assert "float32" in str(cls.from_pretrained(tmp_path, dtype="float32").get_weight("wte.weight").dtype)
-
-
-@flax
-def test_flax_params_are_named_as_in_pytorch() -> None:
-    config = matrix.tiny("gpt2")
-    params = gptzoo.FlaxGPT2LMHeadModel(config).params
-    assert set(params) == {"transformer"}
-    assert set(params["transformer"]["h"]["0"]["ln_1"]) == {"weight", "bias"}
-    assert params["transformer"]["h"]["0"]["attn"]["c_attn"]["weight"].shape == (24, 72)
-
-
-@flax
-def test_flax_refuses_ids_beyond_the_vocabulary() -> None:
-    with pytest.raises(InputError, match="input_ids: 40, expected 0 to 39"):
-        gptzoo.FlaxGPT2LMHeadModel(matrix.tiny("gpt2"))(np.array([[40]]))
 
 
 def test_guide_names_what_is_there() -> None:

@@ -1,5 +1,7 @@
 """The reference's heads beside the language model: against Transformers in float64, and by hand where it errs.
 
+Tokens, answers and what all heads share; test_reference_sequence.py and test_reference_double_heads.py have the rest.
+
 By hand means: from the states of the bare model, which test_reference.py compares, with loops over rows and tokens.
 Transformers' faults are those of section 11 of the spec; each test that names one shows it too, so that a version
 without it is noticed.
@@ -12,264 +14,32 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gptzoo import reference
-from gptzoo.config import ACTIVATIONS, GPT2Config, GPTConfig, OpenAIGPTConfig
+from gptzoo.config import GPT2Config, GPTConfig
 from gptzoo.errors import InputError
 from gptzoo.outputs import OUTPUTS
-from tests.test_reference import BOTH, EXACT, LEFT, RIGHT, SMALL, TOLERANCE, B, T, Witness, error, rng, tiny, vectors
-
-C = 4
-PAD = 3
-INNER = np.array([[1, 0, 0, 1, 0, 1, 0], [1, 1, 0, 1, 1, 1, 1], [0, 1, 0, 0, 1, 0, 0]])
-MASKS = {"none": np.ones_like(LEFT), "left": LEFT, "right": RIGHT, "inner": INNER}
-PADDED = pytest.mark.parametrize("mask", [pytest.param(mask, id=name) for name, mask in MASKS.items()])
-INTEGERS = [np.int8, np.int16, np.int32, np.int64, np.uint8, np.uint16, np.uint32, np.uint64]
-
-DOUBLE, SEQUENCE = "DoubleHeadsModel", "ForSequenceClassification"
-TOKEN, SPAN = "ForTokenClassification", "ForQuestionAnswering"
-
-
-def tokens(*shape: int) -> np.ndarray:
-    """Ids of which none is the padding's."""
-    return rng(11).integers(PAD + 1, SMALL["vocab_size"], shape or (B, T))
-
-
-def padded(mask: np.ndarray) -> np.ndarray:
-    return np.where(mask, tokens(*mask.shape), PAD)
-
-
-def positions(mask: np.ndarray) -> np.ndarray:
-    """What the witness must be told: its forward does not derive positions from the mask."""
-    return np.where(mask, mask.cumsum(axis=-1) - 1, 0)
-
-
-def last(mask: np.ndarray) -> np.ndarray:
-    return np.array([max(np.flatnonzero(row), default=0) for row in mask])
-
-
-def forward(head: str, model: tuple[GPTConfig, Any], **inputs: Any) -> Any:
-    return reference.forward(head, *model, **inputs)
-
-
-def states(model: tuple[GPTConfig, Any], **inputs: Any) -> np.ndarray:
-    """Of the bare model under a head."""
-    config, values = model
-    own = {
-        name.removeprefix("transformer."): value for name, value in values.items() if name.startswith("transformer.")
-    }
-    return reference.forward("Model", config, own, **inputs).last_hidden_state
-
-
-def witness(head: str, model: tuple[GPTConfig, Any]) -> Witness:
-    return Witness(model[0], head, model[1])
-
-
-def same(ours: Any, theirs: Any, *names: str) -> None:
-    for name in names:
-        assert error(ours[name], theirs[name]) <= TOLERANCE, name
-
-
-def close(ours: Any, expected: Any) -> None:
-    assert error(ours, expected) <= TOLERANCE
-
-
-def surprise(scores: np.ndarray, label: int) -> float:
-    """-log p(label), for scores that are small."""
-    return float(np.log(np.exp(scores).sum()) - scores[label])
-
-
-# Sequence classification
-
-
-@pytest.mark.parametrize("masked", [False, True], ids=["ids", "ids and mask"])
-@PADDED
-@BOTH
-def test_sequence_scores_match_transformers(family, mask, masked):
-    model = tiny(family, SEQUENCE, num_labels=3, pad_token_id=PAD)
-    inputs = {"input_ids": padded(mask), "labels": np.array([2, 0, 1])}
-    given, told = ({"attention_mask": mask}, {"position_ids": positions(mask)}) if masked else ({}, {})
-    ours = forward(SEQUENCE, model, **inputs, **given)
-    same(ours, witness(SEQUENCE, model)(**inputs, **given, **told), "logits", "loss")
-    hidden = states(model, input_ids=padded(mask), **given)
-    expected = [hidden[b, t] @ model[1]["score.weight"].T for b, t in enumerate(last(mask))]
-    close(ours.logits, expected)
-
-
-@BOTH
-def test_sequence_of_padding_has_the_first_token_s_scores(family):
-    model = tiny(family, SEQUENCE, pad_token_id=PAD)
-    given = np.full((B, T), PAD)
-    ours = forward(SEQUENCE, model, input_ids=given)
-    same(ours, witness(SEQUENCE, model)(input_ids=given), "logits")
-    close(ours.logits, states(model, input_ids=given)[:, 0] @ model[1]["score.weight"].T)
-
-
-@PADDED
-@BOTH
-def test_ids_tell_padding_before_the_mask_does(family, mask):
-    """As in Transformers: the token is the last one that is not the padding's, even if the mask hides it."""
-    model = tiny(family, SEQUENCE, pad_token_id=PAD)
-    hidden = mask.copy()
-    hidden[np.arange(B), last(mask)] = 0
-    ours = forward(SEQUENCE, model, input_ids=padded(mask), attention_mask=hidden)
-    expected = states(model, input_ids=padded(mask), attention_mask=hidden)[np.arange(B), last(mask)]
-    close(ours.logits, expected @ model[1]["score.weight"].T)
-
-
-@PADDED
-@BOTH
-def test_mask_tells_padding_where_ids_cannot(family, mask):
-    """Transformers refuses ids without a pad id, and takes the last vector of embeddings whatever the mask."""
-    model = tiny(family, SEQUENCE)
-    hidden = states(model, input_ids=tokens(), attention_mask=mask)
-    ours = forward(SEQUENCE, model, input_ids=tokens(), attention_mask=mask)
-    close(ours.logits, hidden[np.arange(B), last(mask)] @ model[1]["score.weight"].T)
-    with pytest.raises(ValueError, match="no padding token"):
-        witness(SEQUENCE, model)(input_ids=tokens(), attention_mask=mask)
-    with_pad = tiny(family, SEQUENCE, pad_token_id=PAD)
-    for each in (model, with_pad):
-        hidden = states(each, inputs_embeds=vectors(), attention_mask=mask)
-        ours = forward(SEQUENCE, each, inputs_embeds=vectors(), attention_mask=mask)
-        close(ours.logits, hidden[np.arange(B), last(mask)] @ each[1]["score.weight"].T)
-    inputs = {"inputs_embeds": vectors(), "attention_mask": mask, "position_ids": positions(mask)}
-    theirs = witness(SEQUENCE, with_pad)(**inputs)
-    for row in range(B):
-        assert (error(ours.logits[row], theirs.logits[row]) <= TOLERANCE) == (mask[row, -1] == 1)
-
-
-@BOTH
-def test_sequence_of_embeddings_matches_transformers(family):
-    model = tiny(family, SEQUENCE, pad_token_id=PAD)
-    ours = forward(SEQUENCE, model, inputs_embeds=vectors())
-    same(ours, witness(SEQUENCE, model)(inputs_embeds=vectors()), "logits")
-
-
-@BOTH
-def test_sequences_need_an_end_where_there_are_several(family):
-    model = tiny(family, SEQUENCE)
-    for inputs in ({"input_ids": tokens()}, {"inputs_embeds": vectors()}, {"input_ids": tokens(1, C, T)}):
-        with pytest.raises(InputError, match=r"set config\.pad_token_id or give attention_mask"):
-            forward(SEQUENCE, model, **inputs)
-    with pytest.raises(ValueError, match="no padding token"):
-        witness(SEQUENCE, model)(input_ids=tokens())
-    for inputs in ({"input_ids": tokens(1, T)}, {"inputs_embeds": vectors(1, T)}):
-        same(forward(SEQUENCE, model, **inputs), witness(SEQUENCE, model)(**inputs), "logits")
-
-
-@pytest.mark.parametrize("by_mask", [False, True], ids=["ids", "mask"])
-@BOTH
-def test_sequence_after_a_cache_is_the_whole_sequence(family, by_mask):
-    """The mask covers cached tokens too; padded on the left, the sequence ends in its second part."""
-    model = tiny(family, SEQUENCE, pad_token_id=None if by_mask else PAD)
-    mask = np.concatenate((LEFT, np.array([[1, 0], [1, 1], [0, 0]])), axis=1)
-    mask[:, T - 1] = 1
-    full = forward(SEQUENCE, model, input_ids=padded(mask), attention_mask=mask)
-    for n_past in (1, 4, T - 1):
-        past = forward(SEQUENCE, model, input_ids=padded(mask)[:, :n_past], attention_mask=mask[:, :n_past])
-        new = {"input_ids": padded(mask)[:, n_past:], "attention_mask": mask}
-        ours = forward(SEQUENCE, model, **new, past_key_values=past.past_key_values)
-        close(ours.logits, full.logits)
-
-
-@BOTH
-def test_choices_are_sequences(family):
-    model = tiny(family, SEQUENCE, pad_token_id=PAD, num_labels=3)
-    given, labels = padded(np.stack((LEFT, RIGHT))), np.array([[0, 2, 1], [-100, 0, 0]])
-    ours = forward(SEQUENCE, model, input_ids=given, labels=labels)
-    flat = forward(SEQUENCE, model, input_ids=given.reshape(-1, T), labels=labels.reshape(-1))
-    assert ours.logits.shape == (2, 3, 3)
-    assert np.array_equal(ours.logits.reshape(6, 3), flat.logits)
-    assert ours.loss == flat.loss
-
-
-NUMBERS = rng(3).standard_normal((B, 3))
-FLAGS = np.array([[1.0, 0.0, 1.0], [0.0, 0.0, 0.0], [0.25, 1.0, 0.0]])
-SINGLE, MULTI = "single_label_classification", "multi_label_classification"
-PROBLEMS = {
-    "one number": (1, NUMBERS[:, 0], "regression"),
-    "one number in a column": (1, NUMBERS[:, :1], "regression"),
-    "one class": (3, np.array([2, 0, 1]), SINGLE),
-    "one class in a column": (3, np.array([[2], [0], [1]]), SINGLE),
-    "one class or none": (3, np.array([2, -100, 1]), SINGLE),
-    "classes": (3, FLAGS, MULTI),
-}
-STATED = PROBLEMS | {
-    "numbers": (3, NUMBERS, "regression"),
-    "the only class or not": (1, FLAGS[:, :1], MULTI),
-}
-
-
-@pytest.mark.parametrize(
-    ("case", "stated"), [*((case, False) for case in PROBLEMS), *((case, True) for case in STATED)]
+from tests.reference_heads import (
+    ANSWERS,
+    DOUBLE,
+    INTEGERS,
+    NAMED,
+    PAD,
+    PADDED,
+    SEQUENCE,
+    SPAN,
+    TOKEN,
+    C,
+    close,
+    forward,
+    last,
+    padded,
+    positions,
+    same,
+    states,
+    surprise,
+    tokens,
+    witness,
 )
-@BOTH
-def test_problem_loss_matches_transformers(family, case, stated):
-    """Transformers writes the problem that it inferred into the config."""
-    n_labels, labels, problem = STATED[case]
-    model = tiny(family, SEQUENCE, num_labels=n_labels, pad_token_id=PAD, problem_type=problem if stated else None)
-    theirs = witness(SEQUENCE, model)
-    inputs = {"input_ids": padded(INNER), "labels": labels}
-    ours, expected = forward(SEQUENCE, model, **inputs), theirs(**inputs)
-    assert theirs.model.config.problem_type == problem
-    assert model[0].problem_type == (problem if stated else None)
-    close(ours.logits, expected.logits)
-    close(ours.loss, expected.loss)
-
-
-@BOTH
-def test_the_only_class_has_probability_one(family):
-    """Transformers refuses the config."""
-    model = tiny(family, SEQUENCE, num_labels=1, pad_token_id=PAD, problem_type=SINGLE)
-    assert forward(SEQUENCE, model, input_ids=tokens(), labels=np.array([0, -100, 0])).loss == 0.0
-    with pytest.raises(InputError, match="labels: 0 to 1, expected 0 to 0"):
-        forward(SEQUENCE, model, input_ids=tokens(), labels=np.array([0, 1, 0]))
-    with pytest.raises(ValueError, match="requires `num_labels > 1`"):
-        witness(SEQUENCE, model)
-
-
-@BOTH
-def test_problem_is_inferred_anew_at_each_call(family):
-    model = tiny(family, SEQUENCE, num_labels=3, pad_token_id=PAD)
-    for case in ("one class", "classes", "one class"):
-        _, labels, problem = PROBLEMS[case]
-        stated, _ = tiny(family, SEQUENCE, num_labels=3, pad_token_id=PAD, problem_type=problem)
-        ours = forward(SEQUENCE, model, input_ids=tokens(), labels=labels)
-        assert ours.loss == forward(SEQUENCE, (stated, model[1]), input_ids=tokens(), labels=labels).loss
-
-
-@pytest.mark.parametrize("dtype", INTEGERS)
-def test_class_of_any_integer_dtype(dtype):
-    """Transformers takes int64 only: of the others it infers another problem, or PyTorch refuses them."""
-    model = tiny(GPT2Config, SEQUENCE, num_labels=3, pad_token_id=PAD)
-    inputs = {"input_ids": tokens(), "labels": np.array([2, 0, 1], dtype)}
-    expected = witness(SEQUENCE, model)(input_ids=tokens(), labels=np.array([2, 0, 1])).loss
-    close(forward(SEQUENCE, model, **inputs).loss, expected)
-    if dtype != np.int64:
-        with pytest.raises((RuntimeError, ValueError, IndexError)):
-            witness(SEQUENCE, model)(**inputs)
-
-
-@pytest.mark.parametrize("dtype", [bool, np.int8, np.uint8, np.int64, np.float16, np.float32])
-@pytest.mark.parametrize("problem", ["regression", MULTI])
-def test_targets_of_any_dtype(problem, dtype):
-    stated = tiny(GPT2Config, SEQUENCE, num_labels=3, pad_token_id=PAD, problem_type=problem)
-    flags = (FLAGS == 1.0).astype(dtype)
-    ours = forward(SEQUENCE, stated, input_ids=tokens(), labels=flags)
-    close(ours.loss, witness(SEQUENCE, stated)(input_ids=tokens(), labels=flags.astype(np.float64)).loss)
-    if problem == MULTI and dtype in (bool, np.float16, np.float32):
-        inferred = tiny(GPT2Config, SEQUENCE, num_labels=3, pad_token_id=PAD)
-        assert forward(SEQUENCE, inferred, input_ids=tokens(), labels=flags).loss == ours.loss
-
-
-def test_loss_of_classes_is_stable():
-    """Where the sigmoid is 0 or 1 in floating point, the loss is the logit's distance from right."""
-    config, values = tiny(GPT2Config, SEQUENCE, num_labels=3, pad_token_id=PAD)
-    values["score.weight"] = values["score.weight"] * 1e5
-    right = (forward(SEQUENCE, (config, values), input_ids=tokens()).logits > 0.0).astype(float)
-    wrong = forward(SEQUENCE, (config, values), input_ids=tokens(), labels=1.0 - right)
-    close(wrong.loss, abs(wrong.logits).mean())
-    assert 0.0 <= forward(SEQUENCE, (config, values), input_ids=tokens(), labels=right).loss < 1e-9 * wrong.loss
-
+from tests.reference_witness import BOTH, RIGHT, B, T, Witness, error, rng, tiny, vectors
 
 # Token classification
 
@@ -330,6 +100,7 @@ def test_choices_have_tokens_of_their_own(family):
 
 
 # Question answering
+
 
 SPANS = {
     "inside": (np.array([1, 0, 6]), np.array([3, 0, 6])),
@@ -419,187 +190,8 @@ def test_choices_have_answers_of_their_own(family):
     close(ours.loss, flat.loss)
 
 
-# Double heads
-
-NAMED = rng(5).integers(0, T, (B, C))
-ANSWERS = np.array([2, 0, 3])
-SUMMARIES = [
-    {},
-    {"summary_activation": "tanh"},
-    {"summary_proj_to_labels": False},
-    {"summary_proj_to_labels": False, "summary_activation": "gelu"},
-    {"summary_use_proj": False},
-    {"summary_use_proj": False, "summary_activation": "relu"},
-    {"tie_word_embeddings": False},
-    {"num_labels": 5},  # which Transformers overwrites with 1, and which has no say here
-]
-SUMMARY = pytest.mark.parametrize("fields", SUMMARIES, ids=str)
-KINDS = pytest.mark.parametrize("kind", ["cls_index", "last", "first", "mean"])
-
-
-def scored(fields: dict[str, Any]) -> bool:
-    return fields.get("summary_use_proj", True) and fields.get("summary_proj_to_labels", True)
-
-
-@pytest.mark.parametrize("named", [False, True], ids=["last", "named"])
-@SUMMARY
-@BOTH
-def test_choices_match_transformers(family, fields, named):
-    model = tiny(family, DOUBLE, **fields)
-    inputs = {"input_ids": tokens(B, C, T), "labels": np.where(tokens(B, C, T) > 6, tokens(B, C, T), -100)}
-    inputs |= {"mc_token_ids": NAMED} if named else {}
-    inputs |= {"mc_labels": ANSWERS} if scored(fields) else {}
-    ours, theirs = forward(DOUBLE, model, **inputs), witness(DOUBLE, model)(**inputs)
-    assert ours.mc_logits.shape == ((B, C) if scored(fields) else (B, C, SMALL["n_embd"]))
-    same(ours, theirs, "loss", "logits", "mc_logits", *(["mc_loss"] if scored(fields) else []))
-
-
-@KINDS
-@SUMMARY
-@BOTH
-def test_choices_without_an_axis_match_transformers(family, fields, kind):
-    """All rows are the choices of one question."""
-    model = tiny(family, DOUBLE, summary_type=kind, **fields)
-    inputs = {"input_ids": tokens(), "labels": tokens()} | ({"mc_labels": np.array([1])} if scored(fields) else {})
-    ours, theirs = forward(DOUBLE, model, **inputs), witness(DOUBLE, model)(**inputs)
-    same(ours, theirs, "loss", "logits", "mc_logits", *(["mc_loss"] if scored(fields) else []))
-    if scored(fields):
-        assert ours.mc_logits.shape == (B,)
-        assert forward(DOUBLE, model, **(inputs | {"mc_labels": np.array(1)})).mc_loss == ours.mc_loss
-        assert forward(DOUBLE, model, **(inputs | {"mc_labels": 1})).mc_loss == ours.mc_loss
-
-
-@BOTH
-def test_named_token_of_a_row_matches_transformers(family):
-    model = tiny(family, DOUBLE)
-    inputs = {"input_ids": tokens(), "mc_token_ids": NAMED[:, 0]}
-    same(forward(DOUBLE, model, **inputs), witness(DOUBLE, model)(**inputs), "mc_logits")
-
-
-@pytest.mark.parametrize("kind", ["last", "first", "mean"])
-@pytest.mark.parametrize("fields", [{}, {"summary_proj_to_labels": False}, {"summary_use_proj": False}], ids=str)
-@BOTH
-def test_summary_is_along_tokens(family, fields, kind):
-    """Transformers goes along the choices; without their axis, it goes along the tokens."""
-    model, given = tiny(family, DOUBLE, summary_type=kind, **fields), tokens(2, C, T)
-    ours, theirs = forward(DOUBLE, model, input_ids=given), witness(DOUBLE, model)
-    assert theirs(input_ids=given).mc_logits.shape[:2] == (2, T)
-    flat = np.asarray(theirs(input_ids=given.reshape(-1, T)).mc_logits)
-    close(ours.mc_logits, flat.reshape(2, C, *flat.shape[1:]))
-
-
-def picked(kind: str, hidden: np.ndarray, real: np.ndarray) -> np.ndarray:
-    """One row's summary before its projection, (T, E), (T,) -> (E,)."""
-    chosen = hidden[real == 1]
-    if kind == "mean":
-        return chosen.mean(axis=0) if len(chosen) else np.zeros(hidden.shape[1])
-    return (chosen if len(chosen) else hidden)[0 if kind == "first" or not len(chosen) else -1]
-
-
-@pytest.mark.parametrize("source", ["ids", "mask", "ids and mask", "embeddings and mask"])
-@KINDS
-@BOTH
-def test_summary_is_of_real_tokens(family, kind, source):
-    """Transformers takes the last token, padding or not; one row here is all padding."""
-    real = np.stack((LEFT, RIGHT, INNER))  # (3, B, T)
-    real[1, 1] = 0
-    model = tiny(family, DOUBLE, summary_type=kind, pad_token_id=PAD if "ids" in source else None)
-    inputs = {"inputs_embeds": vectors(3, B, T)} if "embeddings" in source else {"input_ids": padded(real)}
-    inputs |= {"attention_mask": real} if "mask" in source else {}
-    ours, hidden = forward(DOUBLE, model, **inputs), states(model, **inputs)
-    head = "multiple_choice_head.summary."
-    for i, j in np.ndindex(3, B):
-        vector = picked(kind, hidden[i, j], real[i, j])
-        close(ours.mc_logits[i, j], vector @ model[1][head + "weight"][0] + model[1][head + "bias"][0])
-    if source == "ids" and kind == "cls_index":
-        theirs = np.asarray(witness(DOUBLE, model)(**inputs).mc_logits)
-        ends = real[..., -1] == 1
-        close(ours.mc_logits[ends], theirs[ends])
-        assert (abs(ours.mc_logits - theirs)[~ends] > 1e-6).all()
-
-
-@BOTH
-def test_named_token_may_be_padding(family):
-    model = tiny(family, DOUBLE, pad_token_id=PAD)
-    inputs = {"input_ids": padded(RIGHT), "mc_token_ids": np.array([T - 1, 0, T - 1])}
-    same(forward(DOUBLE, model, **inputs), witness(DOUBLE, model)(**inputs), "mc_logits")
-
-
-@pytest.mark.parametrize("name", EXACT)
-def test_summary_activation_matches_transformers(name):
-    """All but gelu_fast, whose constant Transformers rounds; see test_reference.py."""
-    model = tiny(GPT2Config, DOUBLE, summary_activation=name, summary_proj_to_labels=False)  # many numbers, of any sign
-    inputs = {"input_ids": tokens(B, C, T), "mc_token_ids": NAMED}
-    same(forward(DOUBLE, model, **inputs), witness(DOUBLE, model)(**inputs), "mc_logits")
-
-
-def test_gelu_of_a_gpt_summary_is_exact():
-    """Only the MLPs of GPT mean the tanh form by this name."""
-    model = tiny(OpenAIGPTConfig, DOUBLE, summary_activation="gelu", summary_use_proj=False)
-    ours = forward(DOUBLE, model, input_ids=tokens())
-    same(ours, witness(DOUBLE, model)(input_ids=tokens()), "mc_logits")
-    tanh = tiny(OpenAIGPTConfig, DOUBLE, summary_activation="gelu_new", summary_use_proj=False)
-    assert error(forward(DOUBLE, tanh, input_ids=tokens()).mc_logits, ours.mc_logits) > 1e-6
-
-
-def test_every_summary_activation_is_taken():
-    for name in ACTIVATIONS:
-        out = forward(DOUBLE, tiny(GPT2Config, DOUBLE, summary_activation=name), input_ids=tokens(1, C, T))
-        assert np.isfinite(out.mc_logits).all()
-
-
-@BOTH
-def test_answers_may_be_none(family):
-    model, answers = tiny(family, DOUBLE), np.array([2, -100, 3])
-    inputs = {"input_ids": tokens(B, C, T), "mc_labels": answers}
-    ours = forward(DOUBLE, model, **inputs)
-    same(ours, witness(DOUBLE, model)(**inputs), "mc_loss")
-    close(ours.mc_loss, np.mean([surprise(ours.mc_logits[row], answers[row]) for row in (0, 2)]))
-    assert "loss" not in ours
-
-
-@pytest.mark.parametrize("dtype", INTEGERS)
-def test_answer_and_named_token_of_any_integer_dtype(dtype):
-    model, inputs = tiny(GPT2Config, DOUBLE), {"input_ids": tokens(B, C, T)}
-    expected = forward(DOUBLE, model, **inputs, mc_token_ids=NAMED, mc_labels=ANSWERS)
-    ours = forward(DOUBLE, model, **inputs, mc_token_ids=NAMED.astype(dtype), mc_labels=ANSWERS.astype(dtype))
-    assert ours.mc_loss == expected.mc_loss
-
-
-@BOTH
-def test_choices_as_embeddings(family):
-    """Transformers fails on four axes."""
-    model, inputs = tiny(family, DOUBLE), {"mc_token_ids": NAMED[:2], "mc_labels": ANSWERS[:2]}
-    flat = forward(DOUBLE, model, inputs_embeds=vectors(2 * C, T), mc_token_ids=NAMED[:2].reshape(-1))
-    ours = forward(DOUBLE, model, inputs_embeds=vectors(2 * C, T).reshape(2, C, T, -1), **inputs)
-    assert np.array_equal(ours.mc_logits, flat.mc_logits.reshape(2, C))
-    assert np.array_equal(ours.logits, flat.logits.reshape(2, C, T, -1))
-    with pytest.raises((RuntimeError, ValueError)):
-        witness(DOUBLE, model)(inputs_embeds=vectors(2 * C, T).reshape(2, C, T, -1), **inputs)
-
-
-@BOTH
-def test_summary_after_a_cache(family):
-    """Named tokens count from the first new one; the summary's default is the last real one."""
-    model, mask = tiny(family, DOUBLE), np.stack((LEFT, INNER))
-    full = forward(DOUBLE, model, input_ids=tokens(2, B, T), attention_mask=mask, mc_token_ids=np.full((2, B), 5))
-    past = forward(DOUBLE, model, input_ids=tokens(2, B, T)[..., :4], attention_mask=mask[..., :4]).past_key_values
-    new = {"input_ids": tokens(2, B, T)[..., 4:], "attention_mask": mask, "past_key_values": past}
-    close(forward(DOUBLE, model, **new, mc_token_ids=np.full((2, B), 1)).mc_logits, full.mc_logits)
-    whole = forward(DOUBLE, model, input_ids=tokens(2, B, T), attention_mask=mask)
-    close(forward(DOUBLE, model, **new).mc_logits[mask[..., 4:].any(-1)], whole.mc_logits[mask[..., 4:].any(-1)])
-
-
-def test_width_of_one_is_no_score():
-    """Transformers drops this axis too."""
-    for fields in ({"summary_use_proj": False}, {"summary_proj_to_labels": False}):
-        model = tiny(GPT2Config, DOUBLE, n_embd=1, n_head=1, **fields)
-        assert forward(DOUBLE, model, input_ids=tokens(B, C, T)).mc_logits.shape == (B, C, 1)
-        with pytest.raises(InputError, match="mc_labels: given, but"):
-            forward(DOUBLE, model, input_ids=tokens(B, C, T), mc_labels=ANSWERS)
-
-
 # What all of them share
+
 
 UNSCORED = {
     SEQUENCE: {"labels": np.full(B, -100)},
@@ -668,7 +260,7 @@ WRONG = {
         r"mc_token_ids: shape \(3,\), expected \(3, 4",
     ),
     "named tokens are floats": (DOUBLE, SEVERAL | {"mc_token_ids": NAMED + 0.0}, "mc_token_ids: float64"),
-    "logits to keep": (DOUBLE, {"logits_to_keep": 1}, "DoubleHeadsModel takes no logits_to_keep"),
+    "logits to keep": (TOKEN, {"logits_to_keep": 1}, "ForTokenClassification takes no logits_to_keep"),
     "an encoder": (TOKEN, {"encoder_hidden_states": vectors()}, "takes no encoder_hidden_states"),
 }
 
@@ -689,6 +281,7 @@ def test_answers_need_scores(family, fields):
 
 
 # The tolerance bites
+
 
 MISTAKES = {
     "sequence ends one token early": (SEQUENCE, "logits", "pad"),

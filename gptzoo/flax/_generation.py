@@ -11,8 +11,9 @@ from flax import nnx
 from jax import Array
 
 from gptzoo.cache import StaticCache
+from gptzoo.flax._layers import ARRAYS
 from gptzoo.flax._nnx import Static, functional
-from gptzoo.generation import stop_ids
+from gptzoo.generation import check_prompt
 
 
 class GenerationMixin:
@@ -42,21 +43,23 @@ class GenerationMixin:
             (B, T + N), the prompt and N <= max_new_tokens new tokens.
 
         Raises:
-            InputError: prompt and new tokens are more than the config's positions, or the model has no such head.
+            InputError: lists what is wrong with the arguments; or there are too few positions, or no such head.
         """
-        ends, pad = stop_ids(self, input_ids.shape, max_new_tokens, eos_token_id, pad_token_id)
-        rows, total = input_ids.shape[0], input_ids.shape[1] + max_new_tokens
-        cache, tokens = self.init_cache(rows, total), jnp.asarray(input_ids)
+        new, ends, pad = check_prompt(
+            self, ARRAYS, input_ids, attention_mask, max_new_tokens, eos_token_id, pad_token_id
+        )
+        rows, total = input_ids.shape[0], input_ids.shape[1] + new
+        cache, tokens = self.init_cache(rows, total), jnp.asarray(input_ids, jnp.int32)  # wide enough for new tokens
         ended, stops = jnp.zeros(rows, bool), jnp.asarray(ends, tokens.dtype)
         graphdef, state = nnx.split(self)
         config = Static(self.config)  # so that a change of it is seen
-        new = [tokens]
-        for _ in range(max_new_tokens):
+        found = [tokens]
+        for _ in range(new):
             tokens, cache, ended = step(graphdef, config, state, tokens, cache, attention_mask, ended, stops, pad)
-            new.append(tokens)
+            found.append(tokens)
             if ended.all():
                 break
-        return jnp.concatenate(new, axis=1)
+        return jnp.concatenate(found, axis=1)
 
 
 @partial(jax.jit, static_argnames=("graphdef", "config"), donate_argnames="cache")

@@ -19,7 +19,7 @@ from gptzoo.flax._losses import mean_cross_entropy, next_token_loss, problem_los
 from gptzoo.flax._nnx import Tied, functional
 from gptzoo.flax._pooling import keep, pool, real_tokens
 from gptzoo.flax._pretrained import PreTrainedModel
-from gptzoo.labels import check_labels, problem_type, require_padding
+from gptzoo.labels import check_call, problem_type
 from gptzoo.outputs import (
     CausalLMOutput,
     DoubleHeadsModelOutput,
@@ -45,6 +45,7 @@ class Head(PreTrainedModel):
     ):
         super().__init__(config, seed, rngs=rngs, dtype=dtype, param_dtype=param_dtype)
         self.transformer = self.backbone_class(config, seed=None, dtype=dtype)
+        self.transformer.in_head = True
 
 
 class LMHead(Head):
@@ -84,7 +85,7 @@ class LMHead(Head):
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
-        logits_to_keep: int | Array = 0,
+        logits_to_keep: int | Array | None = 0,
         *,
         params: Any = None,
         dropout_rng: Any = None,
@@ -94,26 +95,28 @@ class LMHead(Head):
 
         Args:
             labels: (B, T), the tokens themselves: they are shifted here. -100 is not counted.
-            logits_to_keep: return the logits of the last so many tokens only, 0: of all; or of the tokens that a
-                1-D array of indices names. The loss is over all tokens in any case.
+            logits_to_keep: return the logits of the last so many tokens only, 0 or None: of all; or of the tokens
+                that a 1-D array of indices names. The loss is over all tokens in any case.
             Others: as the backbone's.
 
         Raises:
             InputError: lists every argument of a wrong shape or value.
         """
-        tokens = input_ids if inputs_embeds is None else inputs_embeds
-        check_labels(self.head, self.config, ARRAYS, tokens, labels=labels, logits_to_keep=logits_to_keep)
+        inputs = {
+            "input_ids": input_ids,
+            "past_key_values": read_past(self.config, past_key_values),
+            "attention_mask": attention_mask,
+            "token_type_ids": token_type_ids,
+            "position_ids": position_ids,
+            "head_mask": head_mask,
+            "inputs_embeds": inputs_embeds,
+            "encoder_hidden_states": encoder_hidden_states,
+            "encoder_attention_mask": encoder_attention_mask,
+        }
+        check_call(self.head, self.config, ARRAYS, inputs, labels=labels, logits_to_keep=logits_to_keep)
         rngs = self.dropout_rngs(dropout_rng, train)
         output = self.transformer(
-            input_ids,
-            past_key_values=past_key_values,
-            attention_mask=attention_mask,
-            token_type_ids=token_type_ids,
-            position_ids=position_ids,
-            head_mask=head_mask,
-            inputs_embeds=inputs_embeds,
-            encoder_hidden_states=encoder_hidden_states,
-            encoder_attention_mask=encoder_attention_mask,
+            **inputs,
             use_cache=use_cache,
             output_attentions=output_attentions,
             output_hidden_states=output_hidden_states,
@@ -122,8 +125,7 @@ class LMHead(Head):
             train=train,
         )
         x = output.pop("last_hidden_state")
-        loss = None if labels is None else next_token_loss(self.lm_head(x), labels)
-        logits = self.lm_head(keep(x, logits_to_keep))
+        loss, logits = score_tokens(self.lm_head, x, labels, logits_to_keep)
         return self.result(CausalLMOutput(output, loss=loss, logits=logits), return_dict)
 
 
@@ -165,7 +167,7 @@ class DoubleHeads(Head):
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
-        logits_to_keep: int | Array = 0,
+        logits_to_keep: int | Array | None = 0,
         *,
         params: Any = None,
         dropout_rng: Any = None,
@@ -183,27 +185,29 @@ class DoubleHeads(Head):
         Raises:
             InputError: lists every argument of a wrong shape or value.
         """
-        tokens = input_ids if inputs_embeds is None else inputs_embeds
-        check_labels(
+        past = read_past(self.config, past_key_values)
+        inputs = {
+            "input_ids": input_ids,
+            "past_key_values": past,
+            "attention_mask": attention_mask,
+            "token_type_ids": token_type_ids,
+            "position_ids": position_ids,
+            "head_mask": head_mask,
+            "inputs_embeds": inputs_embeds,
+        }
+        check_call(
             self.head,
             self.config,
             ARRAYS,
-            tokens,
+            inputs,
             mc_token_ids=mc_token_ids,
             labels=labels,
             mc_labels=mc_labels,
             logits_to_keep=logits_to_keep,
         )
-        past = read_past(self.config, past_key_values)
         rngs = self.dropout_rngs(dropout_rng, train)
         output = self.transformer(
-            input_ids,
-            past_key_values=past,
-            attention_mask=attention_mask,
-            token_type_ids=token_type_ids,
-            position_ids=position_ids,
-            head_mask=head_mask,
-            inputs_embeds=inputs_embeds,
+            **inputs,
             use_cache=use_cache,
             output_attentions=output_attentions,
             output_hidden_states=output_hidden_states,
@@ -212,8 +216,7 @@ class DoubleHeads(Head):
             train=train,
         )
         x = output.pop("last_hidden_state")
-        loss = None if labels is None else next_token_loss(self.lm_head(x), labels)
-        logits = self.lm_head(keep(x, logits_to_keep))
+        loss, logits = score_tokens(self.lm_head, x, labels, logits_to_keep)
         real = real_tokens(self.config, input_ids, attention_mask, past, x.shape[-2])
         mc_logits = self.multiple_choice_head(x, real, mc_token_ids, rngs)
         mc_loss = None if mc_labels is None else mean_cross_entropy(mc_logits, mc_labels)
@@ -292,19 +295,20 @@ class SequenceClassification(Head):
         Raises:
             InputError: lists every argument of a wrong shape or value; or padding cannot be told from tokens.
         """
-        tokens = input_ids if inputs_embeds is None else inputs_embeds
-        check_labels(self.head, self.config, ARRAYS, tokens, labels=labels)
-        require_padding(self.config, tokens, attention_mask)
         past = read_past(self.config, past_key_values)
+        inputs = {
+            "input_ids": input_ids,
+            "past_key_values": past,
+            "attention_mask": attention_mask,
+            "token_type_ids": token_type_ids,
+            "position_ids": position_ids,
+            "head_mask": head_mask,
+            "inputs_embeds": inputs_embeds,
+        }
+        check_call(self.head, self.config, ARRAYS, inputs, labels=labels)
         rngs = self.dropout_rngs(dropout_rng, train)
         output = self.transformer(
-            input_ids,
-            past_key_values=past,
-            attention_mask=attention_mask,
-            token_type_ids=token_type_ids,
-            position_ids=position_ids,
-            head_mask=head_mask,
-            inputs_embeds=inputs_embeds,
+            **inputs,
             use_cache=use_cache,
             output_attentions=output_attentions,
             output_hidden_states=output_hidden_states,
@@ -368,17 +372,19 @@ class TokenClassification(Head):
         Raises:
             InputError: lists every argument of a wrong shape or value.
         """
-        tokens = input_ids if inputs_embeds is None else inputs_embeds
-        check_labels(self.head, self.config, ARRAYS, tokens, labels=labels)
+        inputs = {
+            "input_ids": input_ids,
+            "past_key_values": read_past(self.config, past_key_values),
+            "attention_mask": attention_mask,
+            "token_type_ids": token_type_ids,
+            "position_ids": position_ids,
+            "head_mask": head_mask,
+            "inputs_embeds": inputs_embeds,
+        }
+        check_call(self.head, self.config, ARRAYS, inputs, labels=labels)
         rngs = self.dropout_rngs(dropout_rng, train)
         output = self.transformer(
-            input_ids,
-            past_key_values=past_key_values,
-            attention_mask=attention_mask,
-            token_type_ids=token_type_ids,
-            position_ids=position_ids,
-            head_mask=head_mask,
-            inputs_embeds=inputs_embeds,
+            **inputs,
             use_cache=False,
             output_attentions=output_attentions,
             output_hidden_states=output_hidden_states,
@@ -439,17 +445,18 @@ class QuestionAnswering(Head):
         Raises:
             InputError: lists every argument of a wrong shape or value.
         """
-        tokens = input_ids if inputs_embeds is None else inputs_embeds
-        spans = {"start_positions": start_positions, "end_positions": end_positions}
-        check_labels(self.head, self.config, ARRAYS, tokens, **spans)
+        inputs = {
+            "input_ids": input_ids,
+            "attention_mask": attention_mask,
+            "token_type_ids": token_type_ids,
+            "position_ids": position_ids,
+            "head_mask": head_mask,
+            "inputs_embeds": inputs_embeds,
+        }
+        check_call(self.head, self.config, ARRAYS, inputs, start_positions=start_positions, end_positions=end_positions)
         rngs = self.dropout_rngs(dropout_rng, train)
         output = self.transformer(
-            input_ids,
-            attention_mask=attention_mask,
-            token_type_ids=token_type_ids,
-            position_ids=position_ids,
-            head_mask=head_mask,
-            inputs_embeds=inputs_embeds,
+            **inputs,
             use_cache=False,
             output_attentions=output_attentions,
             output_hidden_states=output_hidden_states,
@@ -464,6 +471,16 @@ class QuestionAnswering(Head):
             loss = (span_loss(start, start_positions) + span_loss(end, end_positions)) / 2
         output = QuestionAnsweringOutput(output, loss=loss, start_logits=start, end_logits=end)
         return self.result(output, return_dict)
+
+
+def score_tokens(
+    lm_head: Any, x: Array, labels: Array | None, wanted: int | Array | None
+) -> tuple[Array | None, Array]:  # (..., T, E), (..., T) -> (), (..., K, V)
+    """Returns the loss over all tokens, where there are labels, and the logits of the wanted ones, computed once."""
+    if labels is None:
+        return None, lm_head(keep(x, wanted))
+    logits = lm_head(x)
+    return next_token_loss(logits, labels), keep(logits, wanted)
 
 
 class GPT2LMHeadModel(LMHead):

@@ -197,7 +197,7 @@ class FlaxPreTrainedModel(PreTrainedModel):
         """
         if push_to_hub:
             raise InputError("push_to_hub: True, expected False: gptzoo does not upload")
-        PreTrainedModel.save_pretrained(self.with_params(params), save_directory, max_shard_size)
+        PreTrainedModel.save_pretrained(self.with_params(params), save_directory, max_shard_size=max_shard_size)
 
     def to_bf16(self, params: Any, mask: Any = None) -> Any:
         """Returns params in bfloat16, but for those whose entry in `mask`, a tree of the same form, is false."""
@@ -305,6 +305,9 @@ class FlaxOpenAIGPTForQuestionAnswering(FlaxOpenAIGPTPreTrainedModel, OpenAIGPTF
     """GPT with a finder of answers in a text."""
 
 
+# What the constructors here have and the plain ones do not, or mean otherwise.
+OPTIONS = ("dtype", "input_shape", "_do_init")
+
 MODELS: tuple[type[PreTrainedModel], ...] = (
     FlaxGPT2Model,
     FlaxGPT2LMHeadModel,
@@ -325,30 +328,35 @@ class FlaxAutoModel(AutoModel):
     """Makes a model without a head."""
 
     models = MODELS
+    options = OPTIONS
 
 
 class FlaxAutoModelForCausalLM(AutoModelForCausalLM):
     """Makes a model with a language model head."""
 
     models = MODELS
+    options = OPTIONS
 
 
 class FlaxAutoModelForSequenceClassification(AutoModelForSequenceClassification):
     """Makes a model with a classifier of sequences."""
 
     models = MODELS
+    options = OPTIONS
 
 
 class FlaxAutoModelForTokenClassification(AutoModelForTokenClassification):
     """Makes a model with a classifier of tokens."""
 
     models = MODELS
+    options = OPTIONS
 
 
 class FlaxAutoModelForQuestionAnswering(AutoModelForQuestionAnswering):
     """Makes a model with a finder of answers in a text."""
 
     models = MODELS
+    options = OPTIONS
 
 
 __all__ = [

@@ -6,6 +6,7 @@ Shapes: T new tokens, S cached and new tokens, K kept tokens, E n_embd; "..." st
 from __future__ import annotations
 
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from gptzoo.cache import Layers, StaticCache
@@ -14,10 +15,10 @@ from gptzoo.flax._backbone import full_mask
 from gptzoo.flax._layers import at_least_float32
 
 
-def keep(x: Array, wanted: int | Array) -> Array:  # (..., T, E) -> (..., K, E)
-    """Selects the last `wanted` tokens (0: all), or those that an array of indices names."""
-    if isinstance(wanted, int):
-        return x[..., -wanted:, :] if wanted else x
+def keep(x: Array, wanted: int | Array | None) -> Array:  # (..., T, E) -> (..., K, E)
+    """Selects the last `wanted` tokens (0 or None: all), or those that an array of indices names."""
+    if wanted is None or isinstance(wanted, int | np.integer):
+        return x[..., -int(wanted) :, :] if wanted else x
     return x.take(jnp.asarray(wanted), axis=-2)  # NaN for an index outside, where x[..., wanted, :] gives a neighbour
 
 
@@ -53,7 +54,7 @@ def pool(
     if kind == "first":
         index = real.argmax(-1)
     elif kind == "cls_index" and chosen is not None:
-        index = jnp.asarray(chosen)
+        index = jnp.where(chosen < 0, x.shape[-2], chosen)  # outside, where -1 would count from the end
     else:
         index = (real * jnp.arange(x.shape[-2], dtype=jnp.int32)).max(-1)  # 0 where none is real
     return jnp.take_along_axis(x, index[..., None, None], axis=-2, mode="fill", fill_value=jnp.nan).squeeze(-2)

@@ -14,7 +14,15 @@ from jax import Array
 
 from gptzoo import weights
 from gptzoo.cache import StaticCache, cache_shapes
-from gptzoo.checkpoint import LoadReport, config_overrides, open_checkpoint, plan_load, save_checkpoint
+from gptzoo.checkpoint import (
+    LoadReport,
+    config_overrides,
+    given_config,
+    open_checkpoint,
+    plan_load,
+    refuse_foreign,
+    save_checkpoint,
+)
 from gptzoo.config import GPTConfig, dtype_name
 from gptzoo.errors import ConfigError, InputError
 from gptzoo.flax._attention import require_flash
@@ -44,6 +52,7 @@ class PreTrainedModel(nnx.Module, GenerationMixin, SurgeryMixin):
 
     config_class: ClassVar[type[GPTConfig]]
     head: ClassVar[str]
+    in_head = False  # whether it is the backbone of a model with a head
     rngs: nnx.RngStream | None = None
     transformer: Any  # the backbone, under a head
 
@@ -85,7 +94,7 @@ class PreTrainedModel(nnx.Module, GenerationMixin, SurgeryMixin):
         cls,
         path: str | Path,
         *,
-        config: GPTConfig | None = None,
+        config: GPTConfig | str | Path | None = None,
         dtype: Any = None,
         param_dtype: Any = None,
         seed: int = 0,
@@ -97,7 +106,7 @@ class PreTrainedModel(nnx.Module, GenerationMixin, SurgeryMixin):
 
         Args:
             path: a checkpoint directory, or the name of a bundled model.
-            config: to be used in place of the checkpoint's own.
+            config: to be used in place of the checkpoint's own; or the path of one.
             dtype: of the weights and the computation; None or "auto": that of `config`, or as stored.
             param_dtype: of the weights, where they are to have another one.
             seed: for a head that the checkpoint does not have.
@@ -113,8 +122,8 @@ class PreTrainedModel(nnx.Module, GenerationMixin, SurgeryMixin):
         """
         dtype = overrides.pop("torch_dtype", dtype)  # its older name
         checkpoint = open_checkpoint(path)
-        given = config
-        overrides = config_overrides(checkpoint, cls.config_class, overrides)
+        given = given_config(cls.config_class, config)
+        overrides = config_overrides(checkpoint.config, cls.config_class, overrides)
         config = cls.config_class.derive(given or checkpoint.config, **overrides)
         plan = plan_load(checkpoint, config, cls.head, ignore_mismatched_sizes)
         dtype = None if dtype == "auto" else dtype
@@ -126,12 +135,20 @@ class PreTrainedModel(nnx.Module, GenerationMixin, SurgeryMixin):
         model._load_report = Static(plan.report)
         return (model, plan.report.loading_info()) if output_loading_info else model  # type: ignore[return-value]
 
-    def save_pretrained(self, directory: str | Path, max_shard_size: int | str = "5GB") -> None:
-        """Writes config.json and safetensors, which Transformers and the other frameworks here load as they are."""
+    def save_pretrained(self, save_directory: str | Path, *, max_shard_size: int | str = "5GB", **foreign: Any) -> None:
+        """Writes config.json and safetensors, which Transformers and the other frameworks here load as they are.
+
+        Args:
+            foreign: arguments of Transformers that change nothing here.
+
+        Raises:
+            InputError: lists every foreign argument that would.
+        """
+        refuse_foreign("save_pretrained", foreign)
         self.require_values()
         specs = weights.specs(self.config, self.head)
         tensors = {name: lambda name=name: to_array(self.get_weight(name)) for name in specs}
-        save_checkpoint(directory, self.config, self.head, tensors, max_shard_size=max_shard_size)
+        save_checkpoint(save_directory, self.config, self.head, tensors, max_shard_size=max_shard_size)
 
     def get_weight(self, name: str) -> nnx.Param[Array]:
         """Returns a weight by its canonical name."""

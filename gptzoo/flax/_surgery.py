@@ -23,7 +23,7 @@ class SurgeryMixin:
         """Replaces the layer that looks up tokens; a tied head follows it.
 
         Raises:
-            InputError: its weight is of another shape or dtype.
+            InputError: its weight is of another shape or dtype; or the model is the backbone of another.
         """
         replace_layer(self, surgery.embedding_layers(self)[0], value)
         self.tie_weights()
@@ -65,7 +65,7 @@ class SurgeryMixin:
             The input embeddings.
 
         Raises:
-            InputError: a number is not an integer of at least 1.
+            InputError: a number is not an integer of at least 1; or the model is the backbone of another.
         """
         surgery.resize_token_embeddings(self, new_num_tokens, pad_to_multiple_of, mean_resizing, seed)
         return self.get_input_embeddings()
@@ -82,7 +82,7 @@ class SurgeryMixin:
             heads_to_prune: block -> heads; those that are gone already may be among them.
 
         Raises:
-            InputError: it is no map from block to heads.
+            InputError: it is no map from block to heads; or the model is the backbone of another.
             ConfigError: lists blocks and heads that do not exist, and blocks that would have no head left.
         """
         surgery.prune_heads(self, heads_to_prune)

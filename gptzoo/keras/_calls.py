@@ -21,7 +21,7 @@ from gptzoo.errors import GPTZooError, InputError
 from gptzoo.heads import HEADS
 from gptzoo.inputs import check_inputs
 from gptzoo.keras._layers import ARRAYS, Tensor
-from gptzoo.labels import check_labels, require_padding
+from gptzoo.labels import check_call
 from gptzoo.outputs import OUTPUTS, ModelOutput
 
 # What the entries of a list are that stands in place of `input_ids`.
@@ -139,15 +139,10 @@ class KerasModel(keras.Model):
         if not _trial.get():
             check_inputs(self.config, ARRAYS, past, **arrays)
 
-    def check_labels(self, tokens: Any, **given: Any) -> None:
-        """As `gptzoo.labels.check_labels`; a trial's sizes mean nothing."""
+    def check_call(self, inputs: dict[str, Any], **own: Any) -> None:
+        """As `gptzoo.labels.check_call`; a trial's sizes mean nothing."""
         if not _trial.get():
-            check_labels(self.head, self.config, ARRAYS, tokens, **given)
-
-    def require_padding(self, tokens: Any, attention_mask: Any) -> None:
-        """As `gptzoo.labels.require_padding`; a trial's sizes mean nothing."""
-        if not _trial.get():
-            require_padding(self.config, tokens, attention_mask)
+            check_call(self.head, self.config, ARRAYS, inputs, **own)
 
     def name_inputs(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         """Returns a call's arguments by name, arrays as tensors.
@@ -163,6 +158,8 @@ class KerasModel(keras.Model):
         if problems:
             raise InputError.listing(f"call of {type(self).__name__}", problems)
         given |= packed
+        if isinstance(given.get("logits_to_keep"), np.integer):  # Keras would make a tensor of it
+            given["logits_to_keep"] = int(given["logits_to_keep"])
         for name in HEADS[self.head].arguments:
             if name == "past_key_values":
                 given[name] = keras.tree.map_structure(to_tensor, given.get(name))

@@ -7,8 +7,9 @@ from typing import Any
 import keras
 from keras import ops
 
-from gptzoo.generation import stop_ids
-from gptzoo.keras._layers import Tensor
+from gptzoo.generation import check_prompt
+from gptzoo.keras._calls import to_tensor
+from gptzoo.keras._layers import ARRAYS, Tensor
 
 
 class GenerationMixin:
@@ -34,14 +35,18 @@ class GenerationMixin:
             (B, T + N), the prompt and N <= max_new_tokens new tokens.
 
         Raises:
-            InputError: prompt and new tokens are more than the config's positions, or the model has no such head.
+            InputError: lists what is wrong with the arguments; or there are too few positions, or no such head.
         """
-        input_ids = ops.convert_to_tensor(input_ids)
-        ends, pad = stop_ids(self, tuple(input_ids.shape), max_new_tokens, eos_token_id, pad_token_id)
-        rows, total = input_ids.shape[0], input_ids.shape[1] + max_new_tokens
+        input_ids, attention_mask = to_tensor(input_ids, "input_ids"), to_tensor(attention_mask, "attention_mask")
+        new, ends, pad = check_prompt(
+            self, ARRAYS, input_ids, attention_mask, max_new_tokens, eos_token_id, pad_token_id
+        )
+        rows, total = input_ids.shape[0], input_ids.shape[1] + new
+        # A narrower dtype might not hold the new tokens.
+        input_ids = ops.cast(input_ids, "int64" if "64" in str(input_ids.dtype) else "int32")
         cache, tokens = self.init_cache(rows, total), input_ids
         ended = ops.zeros(rows, dtype="bool")
-        for _ in range(max_new_tokens):
+        for _ in range(new):
             output = self(
                 tokens,
                 past_key_values=cache,

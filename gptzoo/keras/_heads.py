@@ -37,6 +37,7 @@ class Head(PreTrainedModel):
         super().__init__(config, seed, **kwargs)
         with inside(self):
             self.transformer = self.backbone_class(config, seed=None, dtype=self.dtype_policy, name="transformer")
+        self.transformer.in_head = True
 
 
 class LMHead(Head):
@@ -68,32 +69,34 @@ class LMHead(Head):
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
-        logits_to_keep: int | Tensor = 0,
+        logits_to_keep: int | Tensor | None = 0,
         training: bool | None = None,
     ) -> CausalLMOutput | tuple[Any, ...]:
         """Computes the logits of each next token, and the loss where labels are given.
 
         Args:
             labels: (B, T), the tokens themselves: they are shifted here. -100 is not counted.
-            logits_to_keep: return the logits of the last so many tokens only, 0: of all; or of the tokens that a
-                1-D array of indices names. The loss is over all tokens in any case.
+            logits_to_keep: return the logits of the last so many tokens only, 0 or None: of all; or of the tokens
+                that a 1-D array of indices names. The loss is over all tokens in any case.
             Others: as the backbone's.
 
         Raises:
             InputError: lists every argument of a wrong shape or value.
         """
-        tokens = input_ids if inputs_embeds is None else inputs_embeds
-        self.check_labels(tokens, labels=labels, logits_to_keep=logits_to_keep)
+        inputs = {
+            "input_ids": input_ids,
+            "past_key_values": read_past(self.config, past_key_values),
+            "attention_mask": attention_mask,
+            "token_type_ids": token_type_ids,
+            "position_ids": position_ids,
+            "head_mask": head_mask,
+            "inputs_embeds": inputs_embeds,
+            "encoder_hidden_states": encoder_hidden_states,
+            "encoder_attention_mask": encoder_attention_mask,
+        }
+        self.check_call(inputs, labels=labels, logits_to_keep=logits_to_keep)
         output = self.transformer(
-            input_ids,
-            past_key_values=past_key_values,
-            attention_mask=attention_mask,
-            token_type_ids=token_type_ids,
-            position_ids=position_ids,
-            head_mask=head_mask,
-            inputs_embeds=inputs_embeds,
-            encoder_hidden_states=encoder_hidden_states,
-            encoder_attention_mask=encoder_attention_mask,
+            **inputs,
             use_cache=use_cache,
             output_attentions=output_attentions,
             output_hidden_states=output_hidden_states,
@@ -101,8 +104,7 @@ class LMHead(Head):
             training=training,
         )
         x = output.pop("last_hidden_state")
-        loss = None if labels is None else next_token_loss(self.lm_head(x), labels)
-        logits = self.lm_head(keep(x, logits_to_keep))
+        loss, logits = score_tokens(self.lm_head, x, labels, logits_to_keep)
         return self.result(CausalLMOutput(output, loss=loss, logits=logits), return_dict)
 
 
@@ -136,7 +138,7 @@ class DoubleHeads(Head):
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
-        logits_to_keep: int | Tensor = 0,
+        logits_to_keep: int | Tensor | None = 0,
         training: bool | None = None,
     ) -> DoubleHeadsModelOutput | tuple[Any, ...]:
         """Computes the logits of each next token and a score of each choice, and a loss of each where labels are given.
@@ -151,23 +153,21 @@ class DoubleHeads(Head):
         Raises:
             InputError: lists every argument of a wrong shape or value.
         """
-        tokens = input_ids if inputs_embeds is None else inputs_embeds
-        self.check_labels(
-            tokens,
-            mc_token_ids=mc_token_ids,
-            labels=labels,
-            mc_labels=mc_labels,
-            logits_to_keep=logits_to_keep,
-        )
         past = read_past(self.config, past_key_values)
+        inputs = {
+            "input_ids": input_ids,
+            "past_key_values": past,
+            "attention_mask": attention_mask,
+            "token_type_ids": token_type_ids,
+            "position_ids": position_ids,
+            "head_mask": head_mask,
+            "inputs_embeds": inputs_embeds,
+        }
+        self.check_call(
+            inputs, mc_token_ids=mc_token_ids, labels=labels, mc_labels=mc_labels, logits_to_keep=logits_to_keep
+        )
         output = self.transformer(
-            input_ids,
-            past_key_values=past,
-            attention_mask=attention_mask,
-            token_type_ids=token_type_ids,
-            position_ids=position_ids,
-            head_mask=head_mask,
-            inputs_embeds=inputs_embeds,
+            **inputs,
             use_cache=use_cache,
             output_attentions=output_attentions,
             output_hidden_states=output_hidden_states,
@@ -175,8 +175,7 @@ class DoubleHeads(Head):
             training=training,
         )
         x = output.pop("last_hidden_state")
-        loss = None if labels is None else next_token_loss(self.lm_head(x), labels)
-        logits = self.lm_head(keep(x, logits_to_keep))
+        loss, logits = score_tokens(self.lm_head, x, labels, logits_to_keep)
         real = real_tokens(self.config, input_ids, attention_mask, past, ops.shape(x)[-2])
         mc_logits = self.multiple_choice_head(x, real, mc_token_ids, training=training)
         mc_loss = None if mc_labels is None else mean_cross_entropy(mc_logits, mc_labels)
@@ -246,18 +245,19 @@ class SequenceClassification(Head):
         Raises:
             InputError: lists every argument of a wrong shape or value; or padding cannot be told from tokens.
         """
-        tokens = input_ids if inputs_embeds is None else inputs_embeds
-        self.check_labels(tokens, labels=labels)
-        self.require_padding(tokens, attention_mask)
         past = read_past(self.config, past_key_values)
+        inputs = {
+            "input_ids": input_ids,
+            "past_key_values": past,
+            "attention_mask": attention_mask,
+            "token_type_ids": token_type_ids,
+            "position_ids": position_ids,
+            "head_mask": head_mask,
+            "inputs_embeds": inputs_embeds,
+        }
+        self.check_call(inputs, labels=labels)
         output = self.transformer(
-            input_ids,
-            past_key_values=past,
-            attention_mask=attention_mask,
-            token_type_ids=token_type_ids,
-            position_ids=position_ids,
-            head_mask=head_mask,
-            inputs_embeds=inputs_embeds,
+            **inputs,
             use_cache=use_cache,
             output_attentions=output_attentions,
             output_hidden_states=output_hidden_states,
@@ -309,16 +309,18 @@ class TokenClassification(Head):
         Raises:
             InputError: lists every argument of a wrong shape or value.
         """
-        tokens = input_ids if inputs_embeds is None else inputs_embeds
-        self.check_labels(tokens, labels=labels)
+        inputs = {
+            "input_ids": input_ids,
+            "past_key_values": read_past(self.config, past_key_values),
+            "attention_mask": attention_mask,
+            "token_type_ids": token_type_ids,
+            "position_ids": position_ids,
+            "head_mask": head_mask,
+            "inputs_embeds": inputs_embeds,
+        }
+        self.check_call(inputs, labels=labels)
         output = self.transformer(
-            input_ids,
-            past_key_values=past_key_values,
-            attention_mask=attention_mask,
-            token_type_ids=token_type_ids,
-            position_ids=position_ids,
-            head_mask=head_mask,
-            inputs_embeds=inputs_embeds,
+            **inputs,
             use_cache=False,
             output_attentions=output_attentions,
             output_hidden_states=output_hidden_states,
@@ -367,16 +369,17 @@ class QuestionAnswering(Head):
         Raises:
             InputError: lists every argument of a wrong shape or value.
         """
-        tokens = input_ids if inputs_embeds is None else inputs_embeds
-        spans = {"start_positions": start_positions, "end_positions": end_positions}
-        self.check_labels(tokens, **spans)
+        inputs = {
+            "input_ids": input_ids,
+            "attention_mask": attention_mask,
+            "token_type_ids": token_type_ids,
+            "position_ids": position_ids,
+            "head_mask": head_mask,
+            "inputs_embeds": inputs_embeds,
+        }
+        self.check_call(inputs, start_positions=start_positions, end_positions=end_positions)
         output = self.transformer(
-            input_ids,
-            attention_mask=attention_mask,
-            token_type_ids=token_type_ids,
-            position_ids=position_ids,
-            head_mask=head_mask,
-            inputs_embeds=inputs_embeds,
+            **inputs,
             use_cache=False,
             output_attentions=output_attentions,
             output_hidden_states=output_hidden_states,
@@ -390,6 +393,16 @@ class QuestionAnswering(Head):
             loss = (span_loss(start, start_positions) + span_loss(end, end_positions)) / 2
         output = QuestionAnsweringOutput(output, loss=loss, start_logits=start, end_logits=end)
         return self.result(output, return_dict)
+
+
+def score_tokens(
+    lm_head: keras.Layer, x: Tensor, labels: Tensor | None, wanted: int | Tensor | None
+) -> tuple[Tensor | None, Tensor]:  # (..., T, E), (..., T) -> (), (..., K, V)
+    """Returns the loss over all tokens, where there are labels, and the logits of the wanted ones, computed once."""
+    if labels is None:
+        return None, lm_head(keep(x, wanted))
+    logits = lm_head(x)
+    return next_token_loss(logits, labels), keep(logits, wanted)
 
 
 @keras.saving.register_keras_serializable("gptzoo")

@@ -126,7 +126,7 @@ class TFPreTrainedModel(PreTrainedModel):
         """
         if push_to_hub:
             raise InputError("push_to_hub: True, expected False: gptzoo does not upload")
-        super().save_pretrained(save_directory, max_shard_size)
+        super().save_pretrained(save_directory, max_shard_size=max_shard_size)
         if saved_model:
             if signatures is None:
                 signatures = {"serving_default": self.serving, "int64_serving": self._serving("int64")}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from keras import ops
 
 from gptzoo.cache import Layers, StaticCache
@@ -15,10 +16,10 @@ from gptzoo.keras._backbone import full_mask
 from gptzoo.keras._layers import Tensor, at_least_float32
 
 
-def keep(x: Tensor, wanted: int | Tensor) -> Tensor:  # (..., T, E) -> (..., K, E)
-    """Selects the last `wanted` tokens (0: all), or those that an array of indices names."""
-    if isinstance(wanted, int):
-        return x[..., -wanted:, :] if wanted else x
+def keep(x: Tensor, wanted: int | Tensor | None) -> Tensor:  # (..., T, E) -> (..., K, E)
+    """Selects the last `wanted` tokens (0 or None: all), or those that an array of indices names."""
+    if wanted is None or isinstance(wanted, int | np.integer):
+        return x[..., -int(wanted) :, :] if wanted else x
     wanted = ops.cast(wanted, "int32")
     return ops.take(x, ops.where(wanted < 0, wanted + ops.shape(x)[-2], wanted), axis=-2)
 
@@ -56,7 +57,11 @@ def pool(
     if kind == "first":
         index = ops.argmax(real, axis=-1)
     elif kind == "cls_index" and chosen is not None:
-        index = chosen
+        index = ops.cast(chosen, "int32")
     else:
         index = ops.max(real * ops.arange(ops.shape(x)[-2], dtype="int32"), axis=-1)  # 0 where none is real
-    return ops.squeeze(ops.take_along_axis(x, ops.cast(index, "int32")[..., None, None], axis=-2), -2)
+    index = ops.cast(index, "int32")[..., None, None]
+    # Compiled code cannot raise: a token that is not there gives NaN.
+    inside = (index >= 0) & (index < ops.shape(x)[-2])
+    picked = ops.take_along_axis(x, ops.where(inside, index, 0), axis=-2)
+    return ops.squeeze(ops.where(inside, picked, ops.cast(float("nan"), x.dtype)), -2)

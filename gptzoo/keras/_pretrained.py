@@ -14,7 +14,15 @@ from keras import ops
 
 from gptzoo import weights
 from gptzoo.cache import StaticCache, cache_shapes
-from gptzoo.checkpoint import LoadReport, config_overrides, open_checkpoint, plan_load, save_checkpoint
+from gptzoo.checkpoint import (
+    LoadReport,
+    config_overrides,
+    given_config,
+    open_checkpoint,
+    plan_load,
+    refuse_foreign,
+    save_checkpoint,
+)
 from gptzoo.config import DTYPES, GPTConfig, dtype_name
 from gptzoo.errors import ConfigError, InputError
 from gptzoo.heads import class_name
@@ -43,6 +51,7 @@ class PreTrainedModel(KerasModel, GenerationMixin, SurgeryMixin):
 
     config_class: ClassVar[type[GPTConfig]]
     head: ClassVar[str]
+    in_head = False  # whether it is the backbone of a model with a head
     config: GPTConfig
     load_report: LoadReport | None = None
 
@@ -70,7 +79,7 @@ class PreTrainedModel(KerasModel, GenerationMixin, SurgeryMixin):
         cls,
         path: str | Path,
         *,
-        config: GPTConfig | None = None,
+        config: GPTConfig | str | Path | None = None,
         dtype: Any = None,
         device: Any = None,
         seed: int = 0,
@@ -82,7 +91,7 @@ class PreTrainedModel(KerasModel, GenerationMixin, SurgeryMixin):
 
         Args:
             path: a checkpoint directory, or the name of a bundled model.
-            config: to be used in place of the checkpoint's own.
+            config: to be used in place of the checkpoint's own; or the path of one.
             dtype: of the weights and the computation, or a Keras policy such as "mixed_float16"; None or "auto": that
                 of `config`, or as stored.
             device: where the weights go, as `keras.device` names it.
@@ -99,8 +108,8 @@ class PreTrainedModel(KerasModel, GenerationMixin, SurgeryMixin):
         """
         dtype = overrides.pop("torch_dtype", dtype)  # its older name
         checkpoint = open_checkpoint(path)
-        given = config
-        overrides = config_overrides(checkpoint, cls.config_class, overrides)
+        given = given_config(cls.config_class, config)
+        overrides = config_overrides(checkpoint.config, cls.config_class, overrides)
         config = cls.config_class.derive(given or checkpoint.config, **overrides)
         plan = plan_load(checkpoint, config, cls.head, ignore_mismatched_sizes)
         policy = to_policy(plan.chosen_dtype(dtype, given))
@@ -113,11 +122,19 @@ class PreTrainedModel(KerasModel, GenerationMixin, SurgeryMixin):
         model.load_report = plan.report
         return (model, plan.report.loading_info()) if output_loading_info else model  # type: ignore[return-value]
 
-    def save_pretrained(self, directory: str | Path, max_shard_size: int | str = "5GB") -> None:
-        """Writes config.json and safetensors, which Transformers and the other frameworks here load as they are."""
+    def save_pretrained(self, save_directory: str | Path, *, max_shard_size: int | str = "5GB", **foreign: Any) -> None:
+        """Writes config.json and safetensors, which Transformers and the other frameworks here load as they are.
+
+        Args:
+            foreign: arguments of Transformers that change nothing here.
+
+        Raises:
+            InputError: lists every foreign argument that would.
+        """
+        refuse_foreign("save_pretrained", foreign)
         specs = weights.specs(self.config, self.head)
         tensors = {name: lambda name=name: to_array(self.get_weight(name)) for name in specs}
-        save_checkpoint(directory, self.config, self.head, tensors, max_shard_size=max_shard_size)
+        save_checkpoint(save_directory, self.config, self.head, tensors, max_shard_size=max_shard_size)
 
     def get_config(self) -> dict[str, Any]:
         """Returns what `from_config` takes, for Keras' own files."""
@@ -145,8 +162,9 @@ class PreTrainedModel(KerasModel, GenerationMixin, SurgeryMixin):
         """Gives a weight, named canonically, a value of another shape."""
         layer, leaf = weights.follow(self, name)
         held = {key: variable for key, variable in vars(layer).items() if isinstance(variable, keras.Variable)}
-        for key in held:  # all of the layer's, as Keras' files count them in order
-            delattr(layer, key)
+        for key, variable in held.items():  # all of the layer's, as Keras' files count them in order
+            layer._untrack_variable(variable)  # what `delattr` does, but for a garbage collection each time
+            del vars(layer)[key]
         for key, variable in held.items():
             setattr(layer, key, new_variable(layer, variable, value) if key == leaf else variable)
 

@@ -81,6 +81,8 @@ def labels_of(config: GPTConfig, head: str, ids: np.ndarray, real: np.ndarray, r
     for labels, kind in HEADS[head].losses.values():
         if kind == "next_token":
             result[labels] = np.where(real == 1, ids, -100)
+        elif kind in ("token", "problem_type") and not n:  # a config may name no class
+            continue
         elif kind == "token":
             result[labels] = np.where(real == 1, rng.integers(0, n, ids.shape), -100)
         elif kind == "choice" and config.has_choice_scores:

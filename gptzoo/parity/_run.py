@@ -130,8 +130,11 @@ def _compare_all(
 
 
 def _scales(expected: Iterable[dict[str, list[Any]]]) -> dict[tuple[str, int], float]:
-    """Returns the largest finite absolute value of each array over all cases."""
-    scales: dict[tuple[str, int], float] = {}
+    """Returns the largest finite absolute value of each array over all cases; at least 1 for a loss.
+
+    The loss of a good fit is the small difference of larger numbers.
+    """
+    scales: dict[tuple[str, int], float] = {("loss", 0): 1.0, ("mc_loss", 0): 1.0}
     for outputs in expected:
         for output, arrays in outputs.items():
             for i, array in enumerate(arrays):

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gptzoo.generation import stop_ids
+from gptzoo.generation import check_prompt
+from gptzoo.torch._layers import ARRAYS
 
 
 class GenerationMixin:
@@ -34,13 +35,16 @@ class GenerationMixin:
             (B, T + N), the prompt and N <= max_new_tokens new tokens.
 
         Raises:
-            InputError: prompt and new tokens are more than the config's positions, or the model has no such head.
+            InputError: lists what is wrong with the arguments; or there are too few positions, or no such head.
         """
-        ends, pad = stop_ids(self, input_ids.shape, max_new_tokens, eos_token_id, pad_token_id)
-        rows, total = input_ids.shape[0], input_ids.shape[1] + max_new_tokens
+        new, ends, pad = check_prompt(
+            self, ARRAYS, input_ids, attention_mask, max_new_tokens, eos_token_id, pad_token_id
+        )
+        rows, total = input_ids.shape[0], input_ids.shape[1] + new
+        input_ids = input_ids.long()  # a narrower dtype might not hold the new tokens
         cache, tokens = self.init_cache(rows, total), input_ids
         ended = torch.zeros(rows, dtype=torch.bool, device=input_ids.device)
-        for _ in range(max_new_tokens):
+        for _ in range(new):
             output = self(
                 tokens,
                 past_key_values=cache,

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from gptzoo.config import GPT2Config, GPTConfig, OpenAIGPTConfig
-from gptzoo.labels import check_labels, problem_type, require_padding
+from gptzoo.labels import check_call, problem_type
 from gptzoo.outputs import (
     CausalLMOutput,
     DoubleHeadsModelOutput,
@@ -35,6 +35,7 @@ class Head(PreTrainedModel):
     def __init__(self, config: GPTConfig, seed: int | None = 0):
         super().__init__(config, seed)
         self.transformer = self.backbone_class(config, seed=None)
+        self.transformer.in_head = True
 
 
 class LMHead(Head):
@@ -64,39 +65,40 @@ class LMHead(Head):
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
-        logits_to_keep: int | Tensor = 0,
+        logits_to_keep: int | Tensor | None = 0,
     ) -> CausalLMOutput | tuple[Any, ...]:
         """Computes the logits of each next token, and the loss where labels are given.
 
         Args:
             labels: (B, T), the tokens themselves: they are shifted here. -100 is not counted.
-            logits_to_keep: return the logits of the last so many tokens only, 0: of all; or of the tokens that a
-                1-D array of indices names. The loss is over all tokens in any case.
+            logits_to_keep: return the logits of the last so many tokens only, 0 or None: of all; or of the tokens
+                that a 1-D array of indices names. The loss is over all tokens in any case.
             Others: as the backbone's.
 
         Raises:
             InputError: lists every argument of a wrong shape or value.
         """
-        tokens = input_ids if inputs_embeds is None else inputs_embeds
-        check_labels(self.head, self.config, ARRAYS, tokens, labels=labels, logits_to_keep=logits_to_keep)
+        inputs = {
+            "input_ids": input_ids,
+            "past_key_values": read_past(self.config, past_key_values),
+            "attention_mask": attention_mask,
+            "token_type_ids": token_type_ids,
+            "position_ids": position_ids,
+            "head_mask": head_mask,
+            "inputs_embeds": inputs_embeds,
+            "encoder_hidden_states": encoder_hidden_states,
+            "encoder_attention_mask": encoder_attention_mask,
+        }
+        check_call(self.head, self.config, ARRAYS, inputs, labels=labels, logits_to_keep=logits_to_keep)
         output = self.transformer(
-            input_ids,
-            past_key_values=past_key_values,
-            attention_mask=attention_mask,
-            token_type_ids=token_type_ids,
-            position_ids=position_ids,
-            head_mask=head_mask,
-            inputs_embeds=inputs_embeds,
-            encoder_hidden_states=encoder_hidden_states,
-            encoder_attention_mask=encoder_attention_mask,
+            **inputs,
             use_cache=use_cache,
             output_attentions=output_attentions,
             output_hidden_states=output_hidden_states,
             return_dict=True,
         )
         x = output.pop("last_hidden_state")
-        loss = None if labels is None else next_token_loss(self.lm_head(x), labels)
-        logits = self.lm_head(keep(x, logits_to_keep))
+        loss, logits = score_tokens(self.lm_head, x, labels, logits_to_keep)
         return self.result(CausalLMOutput(output, loss=loss, logits=logits), return_dict)
 
 
@@ -128,7 +130,7 @@ class DoubleHeads(Head):
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
-        logits_to_keep: int | Tensor = 0,
+        logits_to_keep: int | Tensor | None = 0,
     ) -> DoubleHeadsModelOutput | tuple[Any, ...]:
         """Computes the logits of each next token and a score of each choice, and a loss of each where labels are given.
 
@@ -142,34 +144,35 @@ class DoubleHeads(Head):
         Raises:
             InputError: lists every argument of a wrong shape or value.
         """
-        tokens = input_ids if inputs_embeds is None else inputs_embeds
-        check_labels(
+        past = read_past(self.config, past_key_values)
+        inputs = {
+            "input_ids": input_ids,
+            "past_key_values": past,
+            "attention_mask": attention_mask,
+            "token_type_ids": token_type_ids,
+            "position_ids": position_ids,
+            "head_mask": head_mask,
+            "inputs_embeds": inputs_embeds,
+        }
+        check_call(
             self.head,
             self.config,
             ARRAYS,
-            tokens,
+            inputs,
             mc_token_ids=mc_token_ids,
             labels=labels,
             mc_labels=mc_labels,
             logits_to_keep=logits_to_keep,
         )
-        past = read_past(self.config, past_key_values)
         output = self.transformer(
-            input_ids,
-            past_key_values=past,
-            attention_mask=attention_mask,
-            token_type_ids=token_type_ids,
-            position_ids=position_ids,
-            head_mask=head_mask,
-            inputs_embeds=inputs_embeds,
+            **inputs,
             use_cache=use_cache,
             output_attentions=output_attentions,
             output_hidden_states=output_hidden_states,
             return_dict=True,
         )
         x = output.pop("last_hidden_state")
-        loss = None if labels is None else next_token_loss(self.lm_head(x), labels)
-        logits = self.lm_head(keep(x, logits_to_keep))
+        loss, logits = score_tokens(self.lm_head, x, labels, logits_to_keep)
         real = real_tokens(self.config, input_ids, attention_mask, past, x.shape[-2])
         mc_logits = self.multiple_choice_head(x, real, mc_token_ids)
         mc_loss = None if mc_labels is None else mean_cross_entropy(mc_logits, mc_labels)
@@ -236,18 +239,19 @@ class SequenceClassification(Head):
         Raises:
             InputError: lists every argument of a wrong shape or value; or padding cannot be told from tokens.
         """
-        tokens = input_ids if inputs_embeds is None else inputs_embeds
-        check_labels(self.head, self.config, ARRAYS, tokens, labels=labels)
-        require_padding(self.config, tokens, attention_mask)
         past = read_past(self.config, past_key_values)
+        inputs = {
+            "input_ids": input_ids,
+            "past_key_values": past,
+            "attention_mask": attention_mask,
+            "token_type_ids": token_type_ids,
+            "position_ids": position_ids,
+            "head_mask": head_mask,
+            "inputs_embeds": inputs_embeds,
+        }
+        check_call(self.head, self.config, ARRAYS, inputs, labels=labels)
         output = self.transformer(
-            input_ids,
-            past_key_values=past,
-            attention_mask=attention_mask,
-            token_type_ids=token_type_ids,
-            position_ids=position_ids,
-            head_mask=head_mask,
-            inputs_embeds=inputs_embeds,
+            **inputs,
             use_cache=use_cache,
             output_attentions=output_attentions,
             output_hidden_states=output_hidden_states,
@@ -296,16 +300,18 @@ class TokenClassification(Head):
         Raises:
             InputError: lists every argument of a wrong shape or value.
         """
-        tokens = input_ids if inputs_embeds is None else inputs_embeds
-        check_labels(self.head, self.config, ARRAYS, tokens, labels=labels)
+        inputs = {
+            "input_ids": input_ids,
+            "past_key_values": read_past(self.config, past_key_values),
+            "attention_mask": attention_mask,
+            "token_type_ids": token_type_ids,
+            "position_ids": position_ids,
+            "head_mask": head_mask,
+            "inputs_embeds": inputs_embeds,
+        }
+        check_call(self.head, self.config, ARRAYS, inputs, labels=labels)
         output = self.transformer(
-            input_ids,
-            past_key_values=past_key_values,
-            attention_mask=attention_mask,
-            token_type_ids=token_type_ids,
-            position_ids=position_ids,
-            head_mask=head_mask,
-            inputs_embeds=inputs_embeds,
+            **inputs,
             use_cache=False,
             output_attentions=output_attentions,
             output_hidden_states=output_hidden_states,
@@ -351,16 +357,17 @@ class QuestionAnswering(Head):
         Raises:
             InputError: lists every argument of a wrong shape or value.
         """
-        tokens = input_ids if inputs_embeds is None else inputs_embeds
-        spans = {"start_positions": start_positions, "end_positions": end_positions}
-        check_labels(self.head, self.config, ARRAYS, tokens, **spans)
+        inputs = {
+            "input_ids": input_ids,
+            "attention_mask": attention_mask,
+            "token_type_ids": token_type_ids,
+            "position_ids": position_ids,
+            "head_mask": head_mask,
+            "inputs_embeds": inputs_embeds,
+        }
+        check_call(self.head, self.config, ARRAYS, inputs, start_positions=start_positions, end_positions=end_positions)
         output = self.transformer(
-            input_ids,
-            attention_mask=attention_mask,
-            token_type_ids=token_type_ids,
-            position_ids=position_ids,
-            head_mask=head_mask,
-            inputs_embeds=inputs_embeds,
+            **inputs,
             use_cache=False,
             output_attentions=output_attentions,
             output_hidden_states=output_hidden_states,
@@ -372,6 +379,16 @@ class QuestionAnswering(Head):
             loss = (span_loss(start, start_positions) + span_loss(end, end_positions)) / 2
         output = QuestionAnsweringOutput(output, loss=loss, start_logits=start, end_logits=end)
         return self.result(output, return_dict)
+
+
+def score_tokens(
+    lm_head: nn.Module, x: Tensor, labels: Tensor | None, wanted: int | Tensor | None
+) -> tuple[Tensor | None, Tensor]:  # (..., T, E), (..., T) -> (), (..., K, V)
+    """Returns the loss over all tokens, where there are labels, and the logits of the wanted ones, computed once."""
+    if labels is None:
+        return None, lm_head(keep(x, wanted))
+    logits = lm_head(x)
+    return next_token_loss(logits, labels), keep(logits, wanted)
 
 
 class GPT2LMHeadModel(LMHead):

@@ -43,7 +43,7 @@ class Embedding(nn.Module):
         self.weight = nn.Parameter(torch.empty(n_rows, n_embd))
 
     def forward(self, ids: Tensor) -> Tensor:  # (B, T) -> (B, T, E)
-        return F.embedding(ids, self.weight)
+        return F.embedding(ids.long(), self.weight)
 
 
 class Linear(nn.Module):

@@ -9,13 +9,23 @@ from gptzoo.torch._auto import MODELS
 from gptzoo.torch._pretrained import PreTrainedModel
 
 
-class GPT2PreTrainedModel(PreTrainedModel, metaclass=ABCMeta):
+class OwnHead(PreTrainedModel):
+    """What a head of one's own inherits: a constructor, and nothing that needs a row in the weight table."""
+
+    def init_weights(self, seed: int | None = 0) -> None:
+        """Does nothing: `GPT2Model(config)` has its initial values, and layers of one's own have theirs."""
+
+    def post_init(self) -> None:
+        """Does nothing, as `init_weights`."""
+
+
+class GPT2PreTrainedModel(OwnHead, metaclass=ABCMeta):
     """Every GPT-2 model is an instance."""
 
     config_class = GPT2Config
 
 
-class OpenAIGPTPreTrainedModel(PreTrainedModel, metaclass=ABCMeta):
+class OpenAIGPTPreTrainedModel(OwnHead, metaclass=ABCMeta):
     """Every GPT model is an instance."""
 
     config_class = OpenAIGPTConfig

@@ -5,6 +5,7 @@ Shapes: T new tokens, S cached and new tokens, K kept tokens, E n_embd; "..." st
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,10 +15,10 @@ from gptzoo.torch._backbone import full_mask
 from gptzoo.torch._layers import at_least_float32
 
 
-def keep(x: Tensor, wanted: int | Tensor) -> Tensor:  # (..., T, E) -> (..., K, E)
-    """Selects the last `wanted` tokens (0: all), or those that an array of indices names."""
-    if isinstance(wanted, int):
-        return x[..., -wanted:, :] if wanted else x
+def keep(x: Tensor, wanted: int | Tensor | None) -> Tensor:  # (..., T, E) -> (..., K, E)
+    """Selects the last `wanted` tokens (0 or None: all), or those that an array of indices names."""
+    if wanted is None or isinstance(wanted, int | np.integer):
+        return x[..., -int(wanted) :, :] if wanted else x
     return x[..., wanted, :]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -13,7 +14,15 @@ from torch import Tensor, nn
 import gptzoo.torch._trees  # noqa: F401  (lets outputs pass through torch.export and torch.func)
 from gptzoo import weights
 from gptzoo.cache import StaticCache, cache_shapes
-from gptzoo.checkpoint import LoadReport, config_overrides, open_checkpoint, plan_load, save_checkpoint
+from gptzoo.checkpoint import (
+    LoadReport,
+    config_overrides,
+    given_config,
+    open_checkpoint,
+    plan_load,
+    refuse_foreign,
+    save_checkpoint,
+)
 from gptzoo.config import GPTConfig, dtype_name
 from gptzoo.errors import ConfigError, InputError
 from gptzoo.heads import class_name
@@ -38,6 +47,7 @@ class PreTrainedModel(nn.Module, GenerationMixin, SurgeryMixin):
 
     config_class: ClassVar[type[GPTConfig]]
     head: ClassVar[str]
+    in_head = False  # whether it is the backbone of a model with a head
     config: GPTConfig
     load_report: LoadReport | None = None
 
@@ -65,7 +75,7 @@ class PreTrainedModel(nn.Module, GenerationMixin, SurgeryMixin):
         cls,
         path: str | Path,
         *,
-        config: GPTConfig | None = None,
+        config: GPTConfig | str | Path | None = None,
         dtype: Any = None,
         device: Any = None,
         seed: int = 0,
@@ -77,7 +87,7 @@ class PreTrainedModel(nn.Module, GenerationMixin, SurgeryMixin):
 
         Args:
             path: a checkpoint directory, or the name of a bundled model.
-            config: to be used in place of the checkpoint's own.
+            config: to be used in place of the checkpoint's own; or the path of one.
             dtype: of the weights and the computation; None or "auto": that of `config`, or as stored.
             device: where the weights go.
             seed: for a head that the checkpoint does not have.
@@ -93,8 +103,8 @@ class PreTrainedModel(nn.Module, GenerationMixin, SurgeryMixin):
         """
         dtype = overrides.pop("torch_dtype", dtype)  # its older name
         checkpoint = open_checkpoint(path)
-        given, device = config, to_device(device)
-        overrides = config_overrides(checkpoint, cls.config_class, overrides)
+        given, device = given_config(cls.config_class, config), to_device(device)
+        overrides = config_overrides(checkpoint.config, cls.config_class, overrides)
         config = cls.config_class.derive(given or checkpoint.config, **overrides)
         plan = plan_load(checkpoint, config, cls.head, ignore_mismatched_sizes)
         config.dtype = dtype_name(plan.chosen_dtype(dtype, given))
@@ -109,11 +119,34 @@ class PreTrainedModel(nn.Module, GenerationMixin, SurgeryMixin):
         model.eval()
         return (model, plan.report.loading_info()) if output_loading_info else model  # type: ignore[return-value]
 
-    def save_pretrained(self, directory: str | Path, max_shard_size: int | str = "5GB") -> None:
-        """Writes config.json and safetensors, which Transformers and the other frameworks here load as they are."""
+    def save_pretrained(
+        self,
+        save_directory: str | Path,
+        is_main_process: bool = True,
+        state_dict: Mapping[str, Tensor] | None = None,
+        *,
+        max_shard_size: int | str = "5GB",
+        **foreign: Any,
+    ) -> None:
+        """Writes config.json and safetensors, which Transformers and the other frameworks here load as they are.
+
+        Args:
+            is_main_process: whether to write at all: of several processes one should.
+            state_dict: values in place of the model's own, as training over several processes gathers them.
+            foreign: arguments of Transformers that change nothing here.
+
+        Raises:
+            InputError: lists every foreign argument that would, and every weight that `state_dict` lacks.
+        """
+        refuse_foreign("save_pretrained", foreign)
+        if not is_main_process:
+            return
         specs = weights.specs(self.config, self.head)
-        tensors = {name: lambda name=name: to_array(self.get_weight(name)) for name in specs}
-        save_checkpoint(directory, self.config, self.head, tensors, max_shard_size=max_shard_size)
+        values = dict(state_dict) if state_dict is not None else {name: self.get_weight(name) for name in specs}
+        if absent := [f"{name}: absent" for name, spec in specs.items() if name not in values and not spec.tied]:
+            raise InputError.listing("state_dict", absent)
+        tensors = {name: lambda name=name: to_array(values[name]) for name in specs if name in values}
+        save_checkpoint(save_directory, self.config, self.head, tensors, max_shard_size=max_shard_size)
 
     def get_weight(self, name: str) -> Tensor:
         """Returns a weight by its canonical name."""

@@ -22,7 +22,7 @@ class SurgeryMixin:
         """Replaces the layer that looks up tokens; a tied head follows it.
 
         Raises:
-            InputError: its weight is of another shape or dtype.
+            InputError: its weight is of another shape or dtype; or the model is the backbone of another.
         """
         replace_layer(self, surgery.embedding_layers(self)[0], value)
         self.tie_weights()
@@ -50,8 +50,8 @@ class SurgeryMixin:
         """Gives the token embedding, and the language model head if there is one, another number of rows.
 
         Rows are added, or dropped, at the end; the others stay bit for bit. `model.config`, from here on a copy of the
-        config that the model was made from, has the new `vocab_size`. Weights are new
-        parameters: make the optimizer afterwards.
+        config that the model was made from, has the new `vocab_size`. Weights are new parameters: make the optimizer
+        afterwards.
 
         Args:
             new_num_tokens: how many tokens there will be; None: as many as now.
@@ -64,7 +64,7 @@ class SurgeryMixin:
             The input embeddings.
 
         Raises:
-            InputError: a number is not an integer of at least 1.
+            InputError: a number is not an integer of at least 1; or the model is the backbone of another.
         """
         surgery.resize_token_embeddings(self, new_num_tokens, pad_to_multiple_of, mean_resizing, seed)
         return self.get_input_embeddings()
@@ -74,14 +74,14 @@ class SurgeryMixin:
 
         Heads keep their first numbers, here, in `config.pruned_heads` and in a `head_mask`, whose entries for pruned
         heads have no effect. Attentions and caches are of the heads that are left. Cross-attention stays whole.
-        `model.config` becomes a copy of the config that the model was made from. Weights are new parameters:
-        make the optimizer afterwards.
+        `model.config` becomes a copy of the config that the model was made from. Weights are new parameters: make the
+        optimizer afterwards.
 
         Args:
             heads_to_prune: block -> heads; those that are gone already may be among them.
 
         Raises:
-            InputError: it is no map from block to heads.
+            InputError: it is no map from block to heads; or the model is the backbone of another.
             ConfigError: lists blocks and heads that do not exist, and blocks that would have no head left.
         """
         surgery.prune_heads(self, heads_to_prune)
