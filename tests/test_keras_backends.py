@@ -17,13 +17,14 @@ ROOT = Path(__file__).parent.parent
 NEEDS = {"jax": "flax", "torch": "torch"}  # whose extra brings the backend
 
 
-# What runs on each backend: tests by their names, in which files.
+# What runs on each backend: tests by their names, in which files. It is a part of what runs on TensorFlow, with each
+# head, each family and each kind of test in it: eager Keras is slow on the others.
 PARTS = {
-    "models": ("LMHead and sdpa or initial_values or outputs_are or generation and greedy", "matrix", "generation"),
-    "heads": ("(DoubleHeads or For) and sdpa", "matrix"),
-    "bad calls": ("bad or cache or dtype", "bad_calls"),
-    "training": ("own_loss or several_logits or checkpointing_in_fit", "training", "checkpointing"),
-    "surgery": ("LMHead and (resized or pruned_heads_are) and not eager or keras_files", "resizing", "pruning"),
+    "models": ("LMHead and sdpa and not activation and not afn or generation and greedy", "matrix", "generation"),
+    "heads": ("(GPT2DoubleHeads or GPT2For) and sdpa", "matrix"),
+    "calls": ("bad_call and GPT2LMHeadModel or static or cache or dtype", "bad_calls"),
+    "training": ("own_loss and gpt2-LMHead or several_logits or checkpointing_in_fit and graph", "training", "checkpointing"),
+    "surgery": ("(resized or heads_are) and GPT2LMHeadModel and not eager or keras_files", "resizing", "pruning"),
 }
 
 
