@@ -23,7 +23,7 @@ PARTS = {
     "models": ("LMHead and sdpa and not activation and not afn or generation and greedy", "matrix", "generation"),
     "heads": ("(GPT2DoubleHeads or GPT2For) and sdpa", "matrix"),
     "calls": ("bad_call and GPT2LMHeadModel or static or cache or dtype", "bad_calls"),
-    "training": ("own_loss and gpt2-LMHead or several_logits or checkpointing_in_fit and graph", "training", "checkpointing"),
+    "training": ("own_loss and gpt2-LMHead or several_logits or fit and graph", "training", "checkpointing"),
     "surgery": ("(resized or heads_are) and GPT2LMHeadModel and not eager or keras_files", "resizing", "pruning"),
 }
 
