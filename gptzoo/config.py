@@ -36,8 +36,7 @@ CONFIG_FILE = "config.json"
 
 DTYPES = ("float16", "bfloat16", "float32", "float64")
 
-# Every name under which Hugging Face knows an activation -> the function meant. prelu and xielu carry trainable
-# weights of their own, which no GPT or GPT-2 checkpoint has; they are refused like unknown names.
+# Every name under which Hugging Face knows an activation -> the function meant.
 ACTIVATIONS = {
     "gelu": "gelu",
     "gelu_python": "gelu",
@@ -60,6 +59,11 @@ ACTIVATIONS = {
     "swish": "silu",
     "tanh": "tanh",
 }
+
+# Those that have trainable weights in each MLP -> the names of these.
+TRAINED_ACTIVATIONS = {"prelu": ("weight",), "xielu": ("alpha_p", "alpha_n")}
+
+MLP_ACTIVATIONS = (*ACTIVATIONS, *TRAINED_ACTIVATIONS)
 
 ATTENTIONS = ("eager", "sdpa", "flash_attention_2")
 PROBLEM_TYPES = ("regression", "single_label_classification", "multi_label_classification")
@@ -323,8 +327,16 @@ class GPTConfig:
 
     @property
     def activation(self) -> str:
-        """Canonical name of the MLP's activation: a value of `ACTIVATIONS`."""
+        """Canonical name of the MLP's activation: a value of `ACTIVATIONS` or a key of `TRAINED_ACTIVATIONS`."""
         raise NotImplementedError
+
+    @property
+    def has_prelu(self) -> bool:
+        return self.activation == "prelu"
+
+    @property
+    def has_xielu(self) -> bool:
+        return self.activation == "xielu"
 
     # Symbolic dimensions of the weight table, beside the fields themselves.
 
@@ -476,7 +488,7 @@ class GPT2Config(GPTConfig):
         n_embd: width of embeddings and hidden states; a multiple of `n_head`.
         n_layer, n_head: number of blocks, and of attention heads in each.
         n_inner: width of the MLP; 4 * n_embd if None.
-        activation_function: any key of `ACTIVATIONS`; "gelu" is the exact form, "gelu_new" OpenAI's tanh form.
+        activation_function: any of `MLP_ACTIVATIONS`; "gelu" is the exact form, "gelu_new" OpenAI's tanh form.
         resid_pdrop, embd_pdrop, attn_pdrop: dropout rates in training.
         layer_norm_epsilon: added to the variance inside the square root.
         initializer_range: standard deviation of initial weights.
@@ -521,13 +533,13 @@ class GPT2Config(GPTConfig):
     )
     misnamed = MISNAMED | {"afn": "activation_function"}
 
-    activation_function: str = setting("gelu_new", one_of(*ACTIVATIONS))
+    activation_function: str = setting("gelu_new", one_of(*MLP_ACTIVATIONS))
     bos_token_id: int | None = setting(50256, TOKEN)
     eos_token_id: int | list[int] | None = setting(50256, TOKENS)
 
     @property
     def activation(self) -> str:
-        return ACTIVATIONS[self.activation_function]
+        return ACTIVATIONS.get(self.activation_function, self.activation_function)
 
     @property
     def residual_initializer_range(self) -> float:
@@ -571,11 +583,11 @@ class OpenAIGPTConfig(GPTConfig):
     add_cross_attention: bool = setting(False, only(False))
     vocab_size: int = setting(40478, count(limits.MAX_VOCAB))
     n_positions: int = setting(512, count(limits.MAX_POSITIONS))
-    afn: str = setting("gelu", one_of(*ACTIVATIONS))
+    afn: str = setting("gelu", one_of(*MLP_ACTIVATIONS))
 
     @property
     def activation(self) -> str:
-        return "gelu_tanh" if self.afn == "gelu" else ACTIVATIONS[self.afn]
+        return "gelu_tanh" if self.afn == "gelu" else ACTIVATIONS.get(self.afn, self.afn)
 
 
 CONFIGS: dict[str, type[GPTConfig]] = {config.model_type: config for config in (GPT2Config, OpenAIGPTConfig)}

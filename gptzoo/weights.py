@@ -7,6 +7,7 @@ table. A layout of another software is a further column.
 
 from __future__ import annotations
 
+import math
 import re
 import zlib
 from collections.abc import Iterable
@@ -30,7 +31,7 @@ class Weight:
         name: canonical name; "{i}" stands for the number of the block.
         shape: symbolic dimensions, which are config attributes, methods of the number of the block, or numbers.
         axes: logical name of each axis.
-        init: "zeros", "ones", or the config attribute that holds the standard deviation of a normal distribution.
+        init: a key of `CONSTANTS`, or the config attribute that holds the standard deviation of a normal distribution.
         family: `model_type` that has this weight; None: both.
         heads: heads that have this weight; None: it belongs to the backbone, which all have.
         when: config attribute that must be true; None: always there.
@@ -53,6 +54,16 @@ CHOICE, SEQUENCE = ("DoubleHeadsModel",), ("ForSequenceClassification",)
 TOKEN, SPAN = ("ForTokenClassification",), ("ForQuestionAnswering",)
 NORMAL, RESIDUAL = "initializer_range", "residual_initializer_range"
 CROSS = "add_cross_attention"
+
+# Initial values that are not random: PyTorch's for prelu, and those of Huang and Schlag (2024) for xielu, whose slopes are
+# the softplus of these.
+CONSTANTS = {
+    "zeros": 0.0,
+    "ones": 1.0,
+    "prelu": 0.25,
+    "xielu_p": math.log(math.expm1(0.8)),
+    "xielu_n": math.log(math.expm1(0.3)),
+}
 
 # fmt: off
 TABLE = (
@@ -79,6 +90,9 @@ TABLE = (
     Weight("h.{i}.ln_2.bias",                     "n_embd",            "embed",       "zeros"),
     Weight("h.{i}.mlp.c_fc.weight",               "n_embd n_mlp",      "embed mlp",   NORMAL),
     Weight("h.{i}.mlp.c_fc.bias",                 "n_mlp",             "mlp",         "zeros"),
+    Weight("h.{i}.mlp.act.weight",                "1",                 "act",         "prelu",  when="has_prelu"),
+    Weight("h.{i}.mlp.act.alpha_p",               "1",                 "act",         "xielu_p", when="has_xielu"),
+    Weight("h.{i}.mlp.act.alpha_n",               "1",                 "act",         "xielu_n", when="has_xielu"),
     Weight("h.{i}.mlp.c_proj.weight",             "n_mlp n_embd",      "mlp embed",   RESIDUAL),
     Weight("h.{i}.mlp.c_proj.bias",               "n_embd",            "embed",       "zeros"),
     Weight("ln_f.weight",                         "n_embd",            "embed",       "ones",   GPT2),
@@ -95,12 +109,16 @@ TABLE = (
 )
 # fmt: on
 
-# Buffers of old checkpoints: causal masks and position counters, which are computed here.
+XIELU = {"beta": 0.5, "eps": -1e-6}  # its constants
+
+# Buffers of other checkpoints: causal masks, position counters and the constants of xielu, which are computed here.
 BUFFERS = (
     "h.{i}.attn.bias",
     "h.{i}.attn.masked_bias",
     "h.{i}.crossattention.bias",
     "h.{i}.crossattention.masked_bias",
+    "h.{i}.mlp.act.beta",
+    "h.{i}.mlp.act.eps",
     "position_ids",
 )
 
@@ -139,7 +157,7 @@ def specs(config: GPTConfig, head: str) -> dict[str, Spec]:
     result = {}
     for row in rows(config, head):
         tied = prefix + row.tied if row.tied and config.tie_word_embeddings else None
-        std = None if row.init in ("zeros", "ones") else float(getattr(config, row.init))
+        std = None if row.init in CONSTANTS else float(getattr(config, row.init))
         for block, name in enumerate(expand(row.name, config.n_layer)):
             full = prefix + name if row.heads is None else name
             shape = tuple(size(config, dim, block) for dim in row.shape.split())
@@ -191,10 +209,22 @@ def initial_value(spec: Spec, seed: int = 0) -> np.ndarray:
 
     rng = generator(seed, spec.backbone_name)
     if spec.std is None:
-        return np.full(spec.shape, 1.0 if spec.row.init == "ones" else 0.0, np.float32)
+        return np.full(spec.shape, CONSTANTS[spec.row.init], np.float32)
     values = rng.standard_normal(spec.shape, dtype=np.float32)
     values *= np.float32(spec.std)
     return values
+
+
+def constants(config: GPTConfig, dtype: str) -> dict[str, np.ndarray]:
+    """Returns what Transformers stores beside the weights and does not compute itself: the constants of xielu."""
+    import numpy as np
+
+    if not config.has_xielu:
+        return {}
+    import ml_dtypes  # noqa: F401  (bfloat16 by its name)
+
+    values = {f"h.{i}.mlp.act.{name}": value for i in range(config.n_layer) for name, value in XIELU.items()}
+    return {name: np.asarray(value).astype(np.dtype(dtype)) for name, value in values.items()}
 
 
 def generator(seed: int, name: str, *more: int) -> np.random.Generator:

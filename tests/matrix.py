@@ -11,7 +11,7 @@ import numpy as np
 
 from gptzoo import weights
 from gptzoo._extras import FRAMEWORKS
-from gptzoo.config import ACTIVATIONS, CONFIGS, GPTConfig
+from gptzoo.config import CONFIGS, MLP_ACTIVATIONS, GPTConfig
 from gptzoo.heads import HEADS as HEAD_TABLE
 from gptzoo.heads import class_name
 from gptzoo.parity import Runner
@@ -192,8 +192,11 @@ CASES: dict[str, Case] = {
         | {"scale_attn_weights": False, "scale_attn_by_inverse_layer_idx": True, "reorder_and_upcast_attn": True},
         families=GPT2_ONLY,
     ),
-    **{f"activation_{name}": Case(_plain, {"activation_function": name}, families=GPT2_ONLY) for name in ACTIVATIONS},
-    **{f"afn_{name}": Case(_plain, {"afn": name}, families=("openai-gpt",)) for name in ACTIVATIONS},
+    **{
+        f"activation_{name}": Case(_plain, {"activation_function": name}, families=GPT2_ONLY)
+        for name in MLP_ACTIVATIONS
+    },
+    **{f"afn_{name}": Case(_plain, {"afn": name}, families=("openai-gpt",)) for name in MLP_ACTIVATIONS},
 }
 
 # What the other heads have beside the backbone, which the cases above go through.

@@ -142,7 +142,7 @@ WRONG_COUNTS = [0, -1, 10**9, "32", 2.5, 2.0, True, None, [2], {}]
 WRONG = {
     **dict.fromkeys(("n_layer", "n_head", "n_embd", "n_positions", "vocab_size"), WRONG_COUNTS),
     "n_inner": [0, -1, "32", 2.5, True],
-    "activation_function": ["Gelu", "prelu", "", None, 1, ["gelu"]],
+    "activation_function": ["Gelu", "glu", "", None, 1, ["gelu"]],
     "layer_norm_epsilon": [0, -1e-5, "1e-5", None, float("nan"), float("inf"), True],
     "initializer_range": [-0.1, "0.02", float("inf"), None],
     "resid_pdrop": [-0.1, 1.1, "0.1", None, True, float("nan")],

@@ -34,6 +34,8 @@ MODELS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "cross_attention": ("gpt2", "LMHeadModel", {"add_cross_attention": True}),
     "eager": ("gpt2", "LMHeadModel", {"attn_implementation": "eager"}),
     "scales": ("gpt2", "Model", {"scale_attn_by_inverse_layer_idx": True, "reorder_and_upcast_attn": True}),
+    "prelu": ("gpt2", "LMHeadModel", {"activation_function": "prelu"}),
+    "xielu": ("openai-gpt", "LMHeadModel", {"afn": "xielu"}),
     "regression": ("gpt2", "ForSequenceClassification", {"problem_type": "regression"}),
     "summary": ("openai-gpt", "DoubleHeadsModel", {"summary_type": "mean", "summary_activation": "tanh"}),
 }

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from gptzoo import reference
-from gptzoo.config import ACTIVATIONS, GPT2Config, GPTConfig, OpenAIGPTConfig
+from gptzoo.config import ACTIVATIONS, TRAINED_ACTIVATIONS, GPT2Config, GPTConfig, OpenAIGPTConfig
 from gptzoo.errors import InputError
 from tests.reference_witness import (
     BOTH,
@@ -127,9 +127,13 @@ def test_gpt_activation_that_transformers_refuses(name):
     activations = pytest.importorskip("transformers.activations")
     config, values = tiny(OpenAIGPTConfig, afn=name)
     plain, _ = tiny(OpenAIGPTConfig)
-    theirs = Witness(plain, "LMHeadModel", values)
-    for block in theirs.model.transformer.h:
+    theirs = Witness(plain, "LMHeadModel", {k: v for k, v in values.items() if ".mlp.act." not in k})
+    for i, block in enumerate(theirs.model.transformer.h):
         block.mlp.act = activations.ACT2FN[name]
+        if isinstance(block.mlp.act, theirs.torch.nn.Module):
+            own = {leaf: values[f"transformer.h.{i}.mlp.act.{leaf}"] for leaf in TRAINED_ACTIVATIONS.get(name, ())}
+            tensors = {leaf: theirs.torch.tensor(value) for leaf, value in own.items()}
+            block.mlp.act.double().load_state_dict(tensors, strict=False)
     assert_same(forward("LMHeadModel", config, values, input_ids=ids()), theirs(input_ids=ids()))
 
 

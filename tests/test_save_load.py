@@ -7,12 +7,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
 
-from gptzoo import weights
+from gptzoo import reference, weights
 from gptzoo.checkpoint import open_checkpoint, plan_load
-from gptzoo.config import GPTConfig
+from gptzoo.config import TRAINED_ACTIVATIONS, GPTConfig
 from gptzoo.errors import CheckpointError, ConfigError, GPTZooError
 from tests import matrix
 from tests.matrix import CLASS_IDS, CLASSES, TESTED
@@ -121,3 +122,29 @@ def test_transformers_loads_what_every_framework_saves(tmp_path: Path) -> None:
             state = theirs.state_dict()
             ours = dict(plan_load(open_checkpoint(tmp_path / framework / family / head), config, head).values())
             assert all(np.array_equal(state[key].numpy(), value) for key, value in ours.items())
+
+
+@pytest.mark.parametrize("name", TRAINED_ACTIVATIONS)
+def test_weights_of_activations_travel(name: str, tmp_path: Path) -> None:
+    """To the other frameworks, to Transformers, and back with the constants that it stores beside them."""
+    transformers = pytest.importorskip("transformers")
+    torch = pytest.importorskip("torch")
+    config = matrix.tiny("gpt2", activation_function=name, bos_token_id=0, eos_token_id=0)
+    values = matrix.random_weights(config, "LMHeadModel")
+    for weight in values:
+        if ".act." in weight:  # Transformers has those of xielu in bfloat16, whatever the model's dtype
+            values[weight] = values[weight].astype(ml_dtypes.bfloat16).astype(np.float32)
+    ids = matrix.ids(config, np.random.default_rng(0))
+    wanted = reference.forward("LMHeadModel", config, values, input_ids=ids)["logits"]
+    for framework in TESTED:
+        matrix.build(framework, config, "LMHeadModel", values).model.save_pretrained(tmp_path / framework)
+        theirs = transformers.GPT2LMHeadModel.from_pretrained(tmp_path / framework).float()
+        with torch.no_grad():
+            assert matrix.error(theirs(torch.tensor(ids)).logits.numpy(), wanted) < 1e-5
+        theirs.save_pretrained(tmp_path / "theirs")
+        for other in TESTED:
+            back = matrix.model_class(other, config, "LMHeadModel").from_pretrained(tmp_path / "theirs")
+            runner = matrix.runner_of(other, back)
+            assert matrix.error(runner.numpy(runner(input_ids=ids)["logits"]), wanted) <= matrix.TOLERANCE
+            ignored = back.load_report.ignored
+            assert len(ignored) == (2 * config.n_layer if name == "xielu" else 0)

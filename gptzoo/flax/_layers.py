@@ -14,7 +14,7 @@ import numpy as np
 from flax import nnx
 from jax import Array
 
-from gptzoo.config import GPTConfig
+from gptzoo.config import TRAINED_ACTIVATIONS, GPTConfig
 from gptzoo.inputs import ArrayKind
 
 # Canonical name (a value of gptzoo.config.ACTIVATIONS) -> function.
@@ -101,17 +101,44 @@ class Dropout(nnx.Module):
         return jnp.where(kept, x / (1 - self.p), 0)
 
 
+class Activation(nnx.Module):
+    """The function between the maps of an MLP, with weights of its own where it has some."""
+
+    weight: nnx.Param[Array]
+    alpha_p: nnx.Param[Array]
+    alpha_n: nnx.Param[Array]
+
+    def __init__(self, function: str):
+        self.function = function  # its name: NNX copies, compares and pickles what a module holds
+        for name in TRAINED_ACTIVATIONS.get(function, ()):
+            setattr(self, name, nnx.Param(empty(1)))
+
+    def __call__(self, x: Array) -> Array:
+        if self.function == "prelu":  # He et al. 2015
+            return jnp.where(x > 0, x, jnp.asarray(self.weight[...], x.dtype) * x)
+        if self.function == "xielu":
+            p, n = (jax.nn.softplus(jnp.asarray(alpha[...], x.dtype)) for alpha in (self.alpha_p, self.alpha_n))
+            return xielu(x, p, n)
+        return ACTIVATIONS[self.function](x)
+
+
+def xielu(x: Array, p: Array, n: Array) -> Array:
+    """Quadratic above 0, an exponential below, with trainable slopes (Huang and Schlag 2024)."""
+    below = (jnp.expm1(x.clip(max=-1e-6)) - x) * (0.5 + n)
+    return jnp.where(x > 0, p * x * x, below) + 0.5 * x
+
+
 class MLP(nnx.Module):
     """Two linear maps with an activation between them."""
 
     def __init__(self, config: GPTConfig):
         self.c_fc = Conv1D(config.n_embd, config.n_mlp)
         self.c_proj = Conv1D(config.n_mlp, config.n_embd)
-        self.act = config.activation  # the name: NNX copies, compares and pickles what a module holds
+        self.act = Activation(config.activation)
         self.dropout = Dropout(config.resid_pdrop)
 
     def __call__(self, x: Array, rngs: nnx.RngStream | None) -> Array:  # (B, T, E) -> (B, T, E)
-        return self.dropout(self.c_proj(ACTIVATIONS[self.act](self.c_fc(x))), rngs)
+        return self.dropout(self.c_proj(self.act(self.c_fc(x))), rngs)
 
 
 def host_values(x: Array | np.ndarray) -> np.ndarray | None:

@@ -14,7 +14,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from gptzoo.config import GPTConfig
+from gptzoo.config import TRAINED_ACTIVATIONS, GPTConfig
 from gptzoo.inputs import ArrayKind
 
 Tensor = Any  # of Keras' backend
@@ -122,6 +122,34 @@ class LayerNorm(keras.Layer):
         return ops.cast(y, x.dtype)
 
 
+class Activation(keras.Layer):
+    """The function between the maps of an MLP, with weights of its own where it has some."""
+
+    weight: keras.Variable
+    alpha_p: keras.Variable
+    alpha_n: keras.Variable
+
+    def __init__(self, function: str, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.function = function
+        for name in TRAINED_ACTIVATIONS.get(function, ()):
+            setattr(self, name, self.add_weight(shape=(1,), initializer="zeros", name=name))
+        self.built = True
+
+    def call(self, x: Tensor) -> Tensor:
+        if self.function == "prelu":  # He et al. 2015
+            return ops.where(x > 0, x, self.weight * x)
+        if self.function == "xielu":
+            return xielu(x, ops.softplus(self.alpha_p), ops.softplus(self.alpha_n))
+        return ACTIVATIONS[self.function](x)
+
+
+def xielu(x: Tensor, p: Tensor, n: Tensor) -> Tensor:
+    """Quadratic above 0, an exponential below, with trainable slopes (Huang and Schlag 2024)."""
+    below = (ops.expm1(ops.minimum(x, -1e-6)) - x) * (0.5 + n)
+    return ops.where(x > 0, p * x * x, below) + 0.5 * x
+
+
 class MLP(keras.Layer):
     """Two linear maps with an activation between them."""
 
@@ -130,7 +158,7 @@ class MLP(keras.Layer):
         with inside(self):
             self.c_fc = Conv1D(config.n_embd, config.n_mlp, name="c_fc")
             self.c_proj = Conv1D(config.n_mlp, config.n_embd, name="c_proj")
-            self.act = ACTIVATIONS[config.activation]
+            self.act = Activation(config.activation, name="act")
             self.dropout = keras.layers.Dropout(config.resid_pdrop, name="dropout")
 
     def call(self, x: Tensor) -> Tensor:  # (B, T, E) -> (B, T, E)

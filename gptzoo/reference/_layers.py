@@ -159,4 +159,17 @@ def cross_attention(x: Array, weights: Weights, layer: int, scale: float, call: 
 
 
 def mlp(x: Array, weights: Weights, activation: str) -> Array:  # (B, T, E) -> (B, T, E)
-    return conv1d(ACTIVATIONS[activation](conv1d(x, under(weights, "c_fc."))), under(weights, "c_proj."))
+    x = activate(activation, conv1d(x, under(weights, "c_fc.")), under(weights, "act."))
+    return conv1d(x, under(weights, "c_proj."))
+
+
+def activate(activation: str, x: Array, weights: Weights) -> Array:
+    """Applies a function by its name; prelu and xielu have weights of their own, of one number each."""
+    if activation == "prelu":
+        return np.where(x >= 0, x, weights["weight"] * x)
+    if activation != "xielu":
+        return ACTIVATIONS[activation](x)
+    p, n = (np.log1p(np.exp(weights[name])) for name in ("alpha_p", "alpha_n"))  # softplus
+    positive = p * x**2 + 0.5 * x
+    negative = (0.5 + n) * (np.expm1(np.minimum(x, -1e-6)) - x) + 0.5 * x
+    return np.where(x > 0, positive, negative)

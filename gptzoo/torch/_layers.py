@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gptzoo.config import GPTConfig
+from gptzoo.config import TRAINED_ACTIVATIONS, GPTConfig
 from gptzoo.inputs import ArrayKind
 
 # Canonical name (a value of gptzoo.config.ACTIVATIONS) -> function.
@@ -83,6 +83,33 @@ class LayerNorm(nn.Module):
         return F.layer_norm(x, self.weight.shape, self.weight, self.bias, self.epsilon)
 
 
+class Activation(nn.Module):
+    """The function between the maps of an MLP, with weights of its own where it has some."""
+
+    weight: Tensor
+    alpha_p: Tensor
+    alpha_n: Tensor
+
+    def __init__(self, function: str):
+        super().__init__()
+        self.function = function  # its name: a function in a module could not be pickled
+        for name in TRAINED_ACTIVATIONS.get(function, ()):
+            setattr(self, name, nn.Parameter(torch.empty(1)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.function == "prelu":  # He et al. 2015
+            return torch.where(x > 0, x, self.weight * x)
+        if self.function == "xielu":
+            return xielu(x, F.softplus(self.alpha_p), F.softplus(self.alpha_n))
+        return ACTIVATIONS[self.function](x)
+
+
+def xielu(x: Tensor, p: Tensor, n: Tensor) -> Tensor:
+    """Quadratic above 0, an exponential below, with trainable slopes (Huang and Schlag 2024)."""
+    below = (torch.expm1(x.clamp(max=-1e-6)) - x) * (0.5 + n)
+    return torch.where(x > 0, p * x * x, below) + 0.5 * x
+
+
 class MLP(nn.Module):
     """Two linear maps with an activation between them."""
 
@@ -90,11 +117,11 @@ class MLP(nn.Module):
         super().__init__()
         self.c_fc = Conv1D(config.n_embd, config.n_mlp)
         self.c_proj = Conv1D(config.n_mlp, config.n_embd)
-        self.act = config.activation  # the name: a function in a module could not be pickled
+        self.act = Activation(config.activation)
         self.dropout = nn.Dropout(config.resid_pdrop)
 
     def forward(self, x: Tensor) -> Tensor:  # (B, T, E) -> (B, T, E)
-        return self.dropout(self.c_proj(ACTIVATIONS[self.act](self.c_fc(x))))
+        return self.dropout(self.c_proj(self.act(self.c_fc(x))))
 
 
 def host_values(x: Tensor) -> np.ndarray | None:
