@@ -6,12 +6,17 @@ import gc
 import os
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # The models here are tiny: threads would cost more than they bring, and the tests run beside each other.
 for variable in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
     os.environ.setdefault(variable, "1")
+
+# PyTorch's CUDA builds bring triton: loaded behind TensorFlow, it ends the process.
+with suppress(ModuleNotFoundError):
+    import triton  # noqa: F401
 
 import pytest  # noqa: E402
 

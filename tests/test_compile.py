@@ -71,6 +71,7 @@ def _check(setting: Setting, call: Callable[..., Any], count: Callable[[], int])
 @only("torch")
 @pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="torch.compile needs a C++ compiler")
 @pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")  # of the compiler about itself
+@pytest.mark.filterwarnings("ignore:Guards may run slower:RuntimeWarning")  # on Python 3.13.0
 @classes
 def test_torch_compile(family: str, head: str) -> None:
     import torch
