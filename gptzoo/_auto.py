@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn
 
 from gptzoo.checkpoint import config_overrides
-from gptzoo.config import AutoConfig, GPTConfig
+from gptzoo.config import CONFIGS, AutoConfig, GPTConfig
 from gptzoo.errors import ConfigError
+from gptzoo.heads import class_name
 
 
 class Auto:
@@ -15,12 +17,14 @@ class Auto:
 
     Attributes:
         head: key of `gptzoo.heads.HEADS`.
-        models: the classes to choose from, of any head.
+        home: the module that has the classes to choose from.
+        prefix: of the names of these.
         options: arguments of `from_config` that are not the config's but the model's.
     """
 
     head: ClassVar[str]
-    models: ClassVar[tuple[Any, ...]]
+    home: ClassVar[str]
+    prefix: ClassVar[str] = ""
     options: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, *args: Any, **kwargs: Any) -> NoReturn:
@@ -64,8 +68,8 @@ class Auto:
     @classmethod
     def model_class(cls, config: GPTConfig) -> Any:
         """Returns the class of this head in a config's family."""
-        for model in cls.models:
-            if model.head == cls.head and isinstance(config, model.config_class):
-                return model
-        expected = " or ".join(dict.fromkeys(model.config_class.__name__ for model in cls.models))
-        raise ConfigError(f"{cls.__name__} needs a {expected}, got {config!r:.80}")
+        families = tuple(CONFIGS.values())
+        if not isinstance(config, families):
+            expected = " or ".join(family.__name__ for family in families)
+            raise ConfigError(f"{cls.__name__} needs a {expected}, got {config!r:.80}")
+        return getattr(importlib.import_module(cls.home), cls.prefix + class_name(config, cls.head))

@@ -170,14 +170,19 @@ def refuse_foreign(caller: str, given: dict[str, Any]) -> None:
     Raises:
         InputError: lists those that would, and those that nobody knows.
     """
-    problems = []
+    problems: list[str] = []
     for name, value in given.items():
         if name not in FOREIGN_SAVING:
             problems.append(f"{name}: no such argument")
-        elif (harmless := FOREIGN_SAVING[name][0]) is not ANY and value not in harmless:
-            problems.append(f"{name}: {short(value)} is not implemented in gptzoo ({FOREIGN_SAVING[name][1]})")
+        else:
+            problems += _foreign_problems(name, value, *FOREIGN_SAVING[name])
     if problems:
         raise InputError.listing(caller, problems)
+
+
+def _foreign_problems(name: str, value: Any, harmless: tuple[Any, ...] | None, reason: str) -> Iterator[str]:
+    if harmless is not ANY and value not in harmless:
+        yield f"{name}: {short(value)} is not implemented in gptzoo ({reason})"
 
 
 def given_config(cls: type[GPTConfig], config: GPTConfig | str | Path | None) -> GPTConfig | None:
@@ -201,12 +206,10 @@ def config_overrides(
             foreign argument without effect.
     """
     known = {name for name in given if config.judges(name) or name in stored.foreign}
-    problems = []
+    problems: list[str] = []
     for name, value in given.items():
         if name in FOREIGN_ARGUMENTS:
-            harmless, reason = FOREIGN_ARGUMENTS[name]
-            if harmless is not ANY and value not in harmless:
-                problems.append(f"{name}: {short(value)} is not implemented in gptzoo ({reason})")
+            problems += _foreign_problems(name, value, *FOREIGN_ARGUMENTS[name])
         elif name not in known:
             like = get_close_matches(name, {entry.name for entry in fields(config)} | LABELS, 1)
             hint = f" ({like[0]}?)" if like else ""

@@ -220,10 +220,9 @@ def save_checkpoint(
     infos = _measure(directory, config, head, tensors)
     config.architectures = [class_name(config, head)]
     config.dtype = common_dtype(info.dtype for info in infos.values())
-    constants = weights.constants(config, config.dtype)
-    names = {name if head == "Model" else weights.PREFIX + name: array for name, array in constants.items()}
-    infos |= {name: _info(array) for name, array in names.items()}
-    tensors = {**tensors, **names}
+    constants = weights.constants(config, head, config.dtype)
+    infos |= {name: _info(array) for name, array in constants.items()}
+    tensors = {**tensors, **constants}
     shards = _shards(infos, limit)
     text = _config_text(config)
     labels = dict(metadata or {}) | {"format": "pt"}

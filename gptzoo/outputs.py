@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from collections.abc import Iterable
+from typing import Any, ClassVar, Self
 
 from gptzoo.heads import HEADS
 
@@ -34,6 +35,18 @@ class ModelOutput(dict[str, Any]):
     def to_tuple(self) -> tuple[Any, ...]:
         """Returns the outputs that are there, in the order of the head table."""
         return tuple(self[name] for name in self.names() if name in self)
+
+    def flatten(self) -> tuple[list[Any], tuple[str, ...]]:
+        """Takes the output apart for a framework's trees: into what it holds, and the names of that."""
+        names = tuple(name for name in self.names() if name in self)
+        return [self[name] for name in names], names
+
+    @classmethod
+    def unflatten(cls, names: Iterable[str], leaves: Iterable[Any]) -> Self:
+        """Puts an output together again; leaves are as they come, also None, which the constructor would leave out."""
+        output = cls()
+        dict.update(output, zip(names, leaves, strict=True))
+        return output
 
     def __getitem__(self, key: Any) -> Any:
         return super().__getitem__(key) if isinstance(key, str) else self.to_tuple()[key]

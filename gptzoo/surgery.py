@@ -74,11 +74,6 @@ def _described(weight: Any) -> str:
     return f"{tuple(weight.shape)} {dtype_name(weight.dtype)}"
 
 
-def backbone(model: Any) -> Any:
-    """Returns the model without its head; both hold the config."""
-    return model if model.head == "Model" else model.transformer
-
-
 def changed(config: GPTConfig, **fields: Any) -> GPTConfig:
     """Returns a copy with other fields: the model's own, as other models may have been made from the same config.
 
@@ -179,7 +174,7 @@ def prune_heads(model: Any, heads_to_prune: Mapping[int, Collection[int]]) -> No
     for name, array in arrays.items():
         model.replace_weight(name, array)
     for block in range(config.n_layer):
-        attention, _ = weights.follow(backbone(model), f"h.{block}.attn.heads")
+        attention, _ = weights.follow(model.base_model, f"h.{block}.attn.heads")
         attention.heads = config.kept_heads(block)
     model.adopt(config)
 

@@ -215,7 +215,7 @@ def initial_value(spec: Spec, seed: int = 0) -> np.ndarray:
     return values
 
 
-def constants(config: GPTConfig, dtype: str) -> dict[str, np.ndarray]:
+def constants(config: GPTConfig, head: str, dtype: str) -> dict[str, np.ndarray]:
     """Returns what Transformers stores beside the weights and does not compute itself: the constants of xielu."""
     import numpy as np
 
@@ -223,7 +223,8 @@ def constants(config: GPTConfig, dtype: str) -> dict[str, np.ndarray]:
         return {}
     import ml_dtypes  # noqa: F401  (bfloat16 by its name)
 
-    values = {f"h.{i}.mlp.act.{name}": value for i in range(config.n_layer) for name, value in XIELU.items()}
+    prefix = "" if head == "Model" else PREFIX
+    values = {f"{prefix}h.{i}.mlp.act.{name}": value for i in range(config.n_layer) for name, value in XIELU.items()}
     return {name: np.asarray(value).astype(np.dtype(dtype)) for name, value in values.items()}
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gptzoo import reference, surgery, weights
+from gptzoo import reference, weights
 from gptzoo.config import CONFIGS
 from gptzoo.errors import CheckpointError, ConfigError, InputError
 from tests import matrix
@@ -67,7 +67,7 @@ def test_pruned_heads_are_masked_heads(family: str, head: str, framework: str, a
     model.prune_heads({1: {2}})
     model.prune_heads({0: [1], 1: (0, 2)})  # head 0 has its first number, and 2 is gone already
     assert (model.config.pruned_heads, config.pruned_heads) == (PRUNED, {})
-    assert surgery.backbone(model).config is model.config
+    assert model.base_model.config is model.config
     shapes = {name: tuple(model.get_weight(name).shape) for name in stored}
     assert shapes == {name: weights.specs(model.config, head)[name].shape for name in stored}
     block = "" if head == "Model" else weights.PREFIX

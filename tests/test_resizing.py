@@ -94,7 +94,7 @@ def test_resized_model_is_a_model_of_that_size(
         layer = model.resize_token_embeddings(size)
         assert layer is model.get_input_embeddings()
         assert (model.config.vocab_size, config.vocab_size) == (size, 40)  # other models may share the config
-        assert surgery.backbone(model).config is model.config
+        assert model.base_model.config is model.config
         assert model.num_parameters() == weights.parameter_count(model.config, head)
         after = values(framework, model)
         for name, spec in weights.specs(model.config, head).items():

@@ -16,6 +16,7 @@ from jax import Array
 
 from gptzoo.config import TRAINED_ACTIVATIONS, GPTConfig
 from gptzoo.inputs import ArrayKind
+from gptzoo.weights import XIELU
 
 # Canonical name (a value of gptzoo.config.ACTIVATIONS) -> function.
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
@@ -124,8 +125,8 @@ class Activation(nnx.Module):
 
 def xielu(x: Array, p: Array, n: Array) -> Array:
     """Quadratic above 0, an exponential below, with trainable slopes (Huang and Schlag 2024)."""
-    below = (jnp.expm1(x.clip(max=-1e-6)) - x) * (0.5 + n)
-    return jnp.where(x > 0, p * x * x, below) + 0.5 * x
+    below = (jnp.expm1(x.clip(max=XIELU["eps"])) - x) * (XIELU["beta"] + n)
+    return jnp.where(x > 0, p * x * x, below) + XIELU["beta"] * x
 
 
 class MLP(nnx.Module):

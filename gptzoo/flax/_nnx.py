@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
 from functools import wraps
 from typing import Any
@@ -114,15 +114,10 @@ def register(output: type[ModelOutput]) -> None:
     """Teaches JAX's tree functions to take an output apart, so that compiled functions can return it."""
 
     def flatten(value: ModelOutput) -> tuple[list[tuple[Any, Any]], tuple[str, ...]]:
-        names = tuple(name for name in value.names() if name in value)
-        return [(jax.tree_util.DictKey(name), value[name]) for name in names], names
+        leaves, names = value.flatten()
+        return [(jax.tree_util.DictKey(name), leaf) for name, leaf in zip(names, leaves, strict=True)], names
 
-    def unflatten(names: tuple[str, ...], children: Iterable[Any]) -> ModelOutput:
-        value = output()
-        dict.update(value, zip(names, children, strict=True))  # None too, which `output(...)` would leave out
-        return value
-
-    jax.tree_util.register_pytree_with_keys(output, flatten, unflatten)
+    jax.tree_util.register_pytree_with_keys(output, flatten, output.unflatten)
 
 
 for output in OUTPUTS.values():

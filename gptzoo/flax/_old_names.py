@@ -15,6 +15,7 @@ from flax import nnx, traverse_util
 from jax import Array
 
 from gptzoo import weights
+from gptzoo._auto import Auto
 from gptzoo.cache import StaticCache
 from gptzoo.config import GPT2Config, GPTConfig, OpenAIGPTConfig
 from gptzoo.errors import InputError
@@ -305,58 +306,32 @@ class FlaxOpenAIGPTForQuestionAnswering(FlaxOpenAIGPTPreTrainedModel, OpenAIGPTF
     """GPT with a finder of answers in a text."""
 
 
-# What the constructors here have and the plain ones do not, or mean otherwise.
-OPTIONS = ("dtype", "input_shape", "_do_init")
+class OldNames(Auto):
+    """Makes the Auto classes here choose from the models here."""
 
-MODELS: tuple[type[PreTrainedModel], ...] = (
-    FlaxGPT2Model,
-    FlaxGPT2LMHeadModel,
-    FlaxGPT2DoubleHeadsModel,
-    FlaxGPT2ForSequenceClassification,
-    FlaxGPT2ForTokenClassification,
-    FlaxGPT2ForQuestionAnswering,
-    FlaxOpenAIGPTModel,
-    FlaxOpenAIGPTLMHeadModel,
-    FlaxOpenAIGPTDoubleHeadsModel,
-    FlaxOpenAIGPTForSequenceClassification,
-    FlaxOpenAIGPTForTokenClassification,
-    FlaxOpenAIGPTForQuestionAnswering,
-)
+    home = __name__
+    prefix = "Flax"
+    options = ("dtype", "input_shape", "_do_init")  # which the constructors of `gptzoo.flax` lack, or mean otherwise
 
 
-class FlaxAutoModel(AutoModel):
+class FlaxAutoModel(OldNames, AutoModel):
     """Makes a model without a head."""
 
-    models = MODELS
-    options = OPTIONS
 
-
-class FlaxAutoModelForCausalLM(AutoModelForCausalLM):
+class FlaxAutoModelForCausalLM(OldNames, AutoModelForCausalLM):
     """Makes a model with a language model head."""
 
-    models = MODELS
-    options = OPTIONS
 
-
-class FlaxAutoModelForSequenceClassification(AutoModelForSequenceClassification):
+class FlaxAutoModelForSequenceClassification(OldNames, AutoModelForSequenceClassification):
     """Makes a model with a classifier of sequences."""
 
-    models = MODELS
-    options = OPTIONS
 
-
-class FlaxAutoModelForTokenClassification(AutoModelForTokenClassification):
+class FlaxAutoModelForTokenClassification(OldNames, AutoModelForTokenClassification):
     """Makes a model with a classifier of tokens."""
 
-    models = MODELS
-    options = OPTIONS
 
-
-class FlaxAutoModelForQuestionAnswering(AutoModelForQuestionAnswering):
+class FlaxAutoModelForQuestionAnswering(OldNames, AutoModelForQuestionAnswering):
     """Makes a model with a finder of answers in a text."""
-
-    models = MODELS
-    options = OPTIONS
 
 
 __all__ = [

@@ -4,68 +4,40 @@ from __future__ import annotations
 
 from gptzoo._auto import Auto
 from gptzoo.heads import AUTO_HEADS
-from gptzoo.keras._gpt import OpenAIGPTModel
-from gptzoo.keras._gpt2 import GPT2Model
-from gptzoo.keras._heads import (
-    GPT2DoubleHeadsModel,
-    GPT2ForQuestionAnswering,
-    GPT2ForSequenceClassification,
-    GPT2ForTokenClassification,
-    GPT2LMHeadModel,
-    OpenAIGPTDoubleHeadsModel,
-    OpenAIGPTForQuestionAnswering,
-    OpenAIGPTForSequenceClassification,
-    OpenAIGPTForTokenClassification,
-    OpenAIGPTLMHeadModel,
-)
-from gptzoo.keras._pretrained import PreTrainedModel
 
-MODELS: tuple[type[PreTrainedModel], ...] = (
-    GPT2Model,
-    GPT2LMHeadModel,
-    GPT2DoubleHeadsModel,
-    GPT2ForSequenceClassification,
-    GPT2ForTokenClassification,
-    GPT2ForQuestionAnswering,
-    OpenAIGPTModel,
-    OpenAIGPTLMHeadModel,
-    OpenAIGPTDoubleHeadsModel,
-    OpenAIGPTForSequenceClassification,
-    OpenAIGPTForTokenClassification,
-    OpenAIGPTForQuestionAnswering,
-)
+HOME = "gptzoo.keras"
 
 
 class AutoModel(Auto):
     """Makes a model without a head."""
 
     head = AUTO_HEADS["AutoModel"]
-    models = MODELS
+    home = HOME
 
 
 class AutoModelForCausalLM(Auto):
     """Makes a model with a language model head."""
 
     head = AUTO_HEADS["AutoModelForCausalLM"]
-    models = MODELS
+    home = HOME
 
 
 class AutoModelForSequenceClassification(Auto):
     """Makes a model with a classifier of sequences."""
 
     head = AUTO_HEADS["AutoModelForSequenceClassification"]
-    models = MODELS
+    home = HOME
 
 
 class AutoModelForTokenClassification(Auto):
     """Makes a model with a classifier of tokens."""
 
     head = AUTO_HEADS["AutoModelForTokenClassification"]
-    models = MODELS
+    home = HOME
 
 
 class AutoModelForQuestionAnswering(Auto):
     """Makes a model with a finder of answers in a text."""
 
     head = AUTO_HEADS["AutoModelForQuestionAnswering"]
-    models = MODELS
+    home = HOME

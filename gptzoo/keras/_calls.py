@@ -7,7 +7,6 @@ import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from contextvars import ContextVar
-from functools import partial
 from typing import Any, ClassVar
 
 import keras
@@ -209,27 +208,21 @@ def register_outputs() -> None:
     Keras has no public function for it, so its parts are told; they are there, as Keras has imported its backend.
     """
     backend = keras.backend.backend()
-    for output in OUTPUTS.values():
-        unflatten = partial(_unflatten, output)
+    for cls in OUTPUTS.values():
+        flatten: Any = cls.flatten
+        unflatten: Any = cls.unflatten
         with suppress(ValueError):  # known already: Flax' twin needs JAX' trees too
-            optree.register_pytree_node(output, _flatten, unflatten, namespace="keras")
+            optree.register_pytree_node(cls, flatten, unflatten, namespace="keras")
         with suppress(ValueError):
             if backend == "jax":
-                sys.modules["jax"].tree_util.register_pytree_node(output, _flatten, unflatten)
+                sys.modules["jax"].tree_util.register_pytree_node(cls, flatten, unflatten)
             if backend == "torch":
-                trees = sys.modules["torch.utils._pytree"]
-                trees.register_pytree_node(output, _flatten, lambda leaves, names, f=unflatten: f(names, leaves))
-
-
-def _flatten(output: Any) -> tuple[list[Any], tuple[str, ...]]:
-    names = tuple(name for name in output.names() if name in output)
-    return [output[name] for name in names], names
-
-
-def _unflatten(cls: type[ModelOutput], names: tuple[str, ...], leaves: Any) -> ModelOutput:
-    output = cls()
-    dict.update(output, zip(names, leaves, strict=True))  # as they come, None too
-    return output
+                sys.modules["torch.utils._pytree"].register_pytree_node(
+                    cls,
+                    flatten,
+                    lambda leaves, names, unflatten=unflatten: unflatten(names, leaves),
+                    serialized_type_name=f"{cls.__module__}.{cls.__name__}",
+                )
 
 
 register_outputs()

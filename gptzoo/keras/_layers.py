@@ -16,6 +16,7 @@ from keras import ops
 
 from gptzoo.config import TRAINED_ACTIVATIONS, GPTConfig
 from gptzoo.inputs import ArrayKind
+from gptzoo.weights import XIELU
 
 Tensor = Any  # of Keras' backend
 
@@ -146,8 +147,8 @@ class Activation(keras.Layer):
 
 def xielu(x: Tensor, p: Tensor, n: Tensor) -> Tensor:
     """Quadratic above 0, an exponential below, with trainable slopes (Huang and Schlag 2024)."""
-    below = (ops.expm1(ops.minimum(x, -1e-6)) - x) * (0.5 + n)
-    return ops.where(x > 0, p * x * x, below) + 0.5 * x
+    below = (ops.expm1(ops.minimum(x, XIELU["eps"])) - x) * (XIELU["beta"] + n)
+    return ops.where(x > 0, p * x * x, below) + XIELU["beta"] * x
 
 
 class MLP(keras.Layer):

@@ -13,6 +13,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from gptzoo._auto import Auto
 from gptzoo.config import GPT2Config, OpenAIGPTConfig
 from gptzoo.errors import InputError, MissingExtraError
 from gptzoo.heads import HEADS
@@ -258,50 +259,31 @@ class TFOpenAIGPTForQuestionAnswering(TFOpenAIGPTPreTrainedModel, OpenAIGPTForQu
     """GPT with a finder of answers in a text."""
 
 
-MODELS: tuple[type[PreTrainedModel], ...] = (
-    TFGPT2Model,
-    TFGPT2LMHeadModel,
-    TFGPT2DoubleHeadsModel,
-    TFGPT2ForSequenceClassification,
-    TFGPT2ForTokenClassification,
-    TFGPT2ForQuestionAnswering,
-    TFOpenAIGPTModel,
-    TFOpenAIGPTLMHeadModel,
-    TFOpenAIGPTDoubleHeadsModel,
-    TFOpenAIGPTForSequenceClassification,
-    TFOpenAIGPTForTokenClassification,
-    TFOpenAIGPTForQuestionAnswering,
-)
+class OldNames(Auto):
+    """Makes the Auto classes here choose from the models here."""
+
+    home = __name__
+    prefix = "TF"
 
 
-class TFAutoModel(AutoModel):
+class TFAutoModel(OldNames, AutoModel):
     """Makes a model without a head."""
 
-    models = MODELS
 
-
-class TFAutoModelForCausalLM(AutoModelForCausalLM):
+class TFAutoModelForCausalLM(OldNames, AutoModelForCausalLM):
     """Makes a model with a language model head."""
 
-    models = MODELS
 
-
-class TFAutoModelForSequenceClassification(AutoModelForSequenceClassification):
+class TFAutoModelForSequenceClassification(OldNames, AutoModelForSequenceClassification):
     """Makes a model with a classifier of sequences."""
 
-    models = MODELS
 
-
-class TFAutoModelForTokenClassification(AutoModelForTokenClassification):
+class TFAutoModelForTokenClassification(OldNames, AutoModelForTokenClassification):
     """Makes a model with a classifier of tokens."""
 
-    models = MODELS
 
-
-class TFAutoModelForQuestionAnswering(AutoModelForQuestionAnswering):
+class TFAutoModelForQuestionAnswering(OldNames, AutoModelForQuestionAnswering):
     """Makes a model with a finder of answers in a text."""
-
-    models = MODELS
 
 
 # What a model with a head has as its `transformer`.

@@ -88,7 +88,7 @@ class SurgeryMixin:
 
     def adopt(self: Any, config: GPTConfig) -> None:
         """Takes another config for the model and its backbone."""
-        for model in (self, surgery.backbone(self)):
+        for model in (self, self.base_model):
             model.config = config
             # What Keras compiled for `fit`, `evaluate` and `predict` would go on with the old variables.
             model.train_function = model.test_function = model.predict_function = None

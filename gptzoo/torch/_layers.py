@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from gptzoo.config import TRAINED_ACTIVATIONS, GPTConfig
 from gptzoo.inputs import ArrayKind
+from gptzoo.weights import XIELU
 
 # Canonical name (a value of gptzoo.config.ACTIVATIONS) -> function.
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -106,8 +107,8 @@ class Activation(nn.Module):
 
 def xielu(x: Tensor, p: Tensor, n: Tensor) -> Tensor:
     """Quadratic above 0, an exponential below, with trainable slopes (Huang and Schlag 2024)."""
-    below = (torch.expm1(x.clamp(max=-1e-6)) - x) * (0.5 + n)
-    return torch.where(x > 0, p * x * x, below) + 0.5 * x
+    below = (torch.expm1(x.clamp(max=XIELU["eps"])) - x) * (XIELU["beta"] + n)
+    return torch.where(x > 0, p * x * x, below) + XIELU["beta"] * x
 
 
 class MLP(nn.Module):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from abc import ABCMeta
 
+import gptzoo.torch
 from gptzoo.config import GPT2Config, OpenAIGPTConfig
-from gptzoo.torch._auto import MODELS
+from gptzoo.heads import HEADS, class_name
 from gptzoo.torch._pretrained import PreTrainedModel
 
 
@@ -31,7 +32,8 @@ class OpenAIGPTPreTrainedModel(OwnHead, metaclass=ABCMeta):
     config_class = OpenAIGPTConfig
 
 
-for _model in MODELS:
-    (GPT2PreTrainedModel if _model.config_class is GPT2Config else OpenAIGPTPreTrainedModel).register(_model)
+for _base in (GPT2PreTrainedModel, OpenAIGPTPreTrainedModel):
+    for _head in HEADS:
+        _base.register(getattr(gptzoo.torch, class_name(_base.config_class, _head)))
 
 __all__ = ["GPT2PreTrainedModel", "OpenAIGPTPreTrainedModel", "PreTrainedModel"]

@@ -88,7 +88,7 @@ class SurgeryMixin:
 
     def adopt(self: Any, config: GPTConfig) -> None:
         """Takes another config for the model and its backbone."""
-        for model in (self, surgery.backbone(self)):
+        for model in (self, self.base_model):
             model.config = config
 
 

@@ -12,18 +12,11 @@ from torch.utils import _pytree as trees  # PyTorch has no public name for it; T
 from gptzoo.outputs import OUTPUTS, ModelOutput
 
 
-def flatten(output: ModelOutput) -> tuple[list[Any], list[str]]:
-    names = [name for name in output.names() if name in output]
-    return [output[name] for name in names], names
-
-
-def unflatten(leaves: Iterable[Any], names: list[str], cls: type[ModelOutput]) -> ModelOutput:
-    output = cls()
-    dict.update(output, zip(names, leaves, strict=True))  # as they come, None too
-    return output
+def unflatten(leaves: Iterable[Any], names: Iterable[str], cls: type[ModelOutput]) -> ModelOutput:
+    return cls.unflatten(names, leaves)
 
 
 for cls in OUTPUTS.values():
     with suppress(ValueError):  # known already: Keras' twin on PyTorch needs the same
         name = f"{cls.__module__}.{cls.__name__}"
-        trees.register_pytree_node(cls, flatten, partial(unflatten, cls=cls), serialized_type_name=name)
+        trees.register_pytree_node(cls, cls.flatten, partial(unflatten, cls=cls), serialized_type_name=name)
