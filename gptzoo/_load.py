@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gptzoo import weights
-from gptzoo._safetensors import TensorInfo, shown
 from gptzoo._settings import short
+from gptzoo._tensors import TensorInfo, shown
 from gptzoo.config import CONFIG_FILE, DTYPES, LABELS, GPTConfig
 from gptzoo.errors import CheckpointError, ConfigError, InputError
 from gptzoo.heads import class_name, parse_class_name

@@ -8,20 +8,17 @@ from __future__ import annotations
 
 import json
 import math
-import os
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from io import FileIO
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import ml_dtypes  # noqa: F401  # teaches NumPy the names bfloat16 and float8
 import numpy as np
 
 from gptzoo import limits
 from gptzoo._files import naming, open_regular
 from gptzoo._json import parse_json
+from gptzoo._tensors import TensorFile, TensorInfo, contiguous_bytes, shown, stamp_of
 from gptzoo.errors import CheckpointError
 
 # The format's name of a dtype -> NumPy's, narrow to wide: files begin with the widest, so that tensors lie aligned.
@@ -57,98 +54,16 @@ _IMPOSTORS = {
     b"\x89HDF": "this is an HDF5 file, not safetensors",
     b"GGUF": "this is a GGUF file, not safetensors",
 }
-_CHUNK = 2**20
 
 
-@dataclass(frozen=True)
-class TensorInfo:
-    """What a header says of one tensor.
-
-    Attributes:
-        file: name of the file that holds it.
-        dtype: NumPy's name: "float32".
-        start: where its bytes begin in the file.
-    """
-
-    file: str
-    dtype: str
-    shape: tuple[int, ...]
-    start: int = 0
-
-    @property
-    def size(self) -> int:
-        return math.prod(self.shape)
-
-    @property
-    def nbytes(self) -> int:
-        return self.size * np.dtype(self.dtype).itemsize
-
-
-@dataclass(frozen=True)
-class SafetensorsFile:
-    """A file whose header was read and found right.
-
-    Attributes:
-        stamp: device, inode, size and time of change, by which a change of the file is noticed.
-    """
-
-    path: Path
-    tensors: dict[str, TensorInfo]
-    metadata: dict[str, str]
-    stamp: tuple[int, ...]
-
-    @property
-    def nbytes(self) -> int:
-        return self.stamp[2]
-
-    def read(self, name: str) -> np.ndarray:
-        """Returns one tensor: a fresh, writable array, filled by one copy.
-
-        Read, not memory-mapped: a file that is cut short meanwhile then is an error, and not the end of the process.
-        """
-        info = self.tensors[name]
-        with self._open(info) as file:
-            array = np.empty(info.shape, np.dtype(info.dtype))
-            self._fill(file, array.reshape(-1).view(np.uint8).data)
-        return array
-
-    def chunks(self, name: str) -> Iterator[bytearray]:
-        """Yields a tensor's bytes piece by piece."""
-        info = self.tensors[name]
-        with self._open(info) as file:
-            for begin in range(0, info.nbytes, _CHUNK):
-                piece = bytearray(min(_CHUNK, info.nbytes - begin))
-                self._fill(file, memoryview(piece))
-                yield piece
-
-    @contextmanager
-    def _open(self, info: TensorInfo) -> Iterator[FileIO]:
-        with naming(self.path), open_regular(self.path) as file:
-            self._require_unchanged(file)
-            file.seek(info.start)
-            yield file
-            self._require_unchanged(file)
-
-    def _require_unchanged(self, file: FileIO) -> None:
-        if _stamp(file) != self.stamp:
-            raise CheckpointError(f"{self.path}: changed since its header was read")
-
-    def _fill(self, file: FileIO, view: memoryview) -> None:
-        while view:
-            count = file.readinto(view)
-            if not count:
-                raise CheckpointError(f"{self.path}: ended {len(view)} bytes early")
-            view = view[count:]
-
-
-def read_header(path: Path) -> SafetensorsFile:
+def read_header(path: Path) -> TensorFile:
     """Reads the header of a file, and checks all that it claims against the size of the file.
 
     Raises:
         CheckpointError: lists everything that is wrong.
     """
     with naming(path), open_regular(path) as file:
-        stamp = _stamp(file)
+        stamp = stamp_of(file)
         text = _header_text(path, file, stamp[2])
     entries = _parse(path, text)
     metadata = entries.pop("__metadata__", {})
@@ -158,7 +73,7 @@ def read_header(path: Path) -> SafetensorsFile:
     problems += [f"{shown(name)}: {fault}" for name, entry in entries.items() if (fault := _fault(name, entry))]
     if problems := problems or _layout_faults(entries, stamp[2] - 8 - len(text)):
         raise CheckpointError.listing(str(path), problems)
-    return SafetensorsFile(path, _infos(path.name, entries, 8 + len(text)), metadata, stamp)
+    return TensorFile(path, _infos(path.name, entries, 8 + len(text)), metadata, stamp)
 
 
 def _infos(file: str, entries: dict[str, Any], start: int) -> dict[str, TensorInfo]:
@@ -166,11 +81,6 @@ def _infos(file: str, entries: dict[str, Any], start: int) -> dict[str, TensorIn
         name: TensorInfo(file, DTYPES[entry["dtype"]], tuple(entry["shape"]), start + entry["data_offsets"][0])
         for name, entry in entries.items()
     }
-
-
-def _stamp(file: FileIO) -> tuple[int, ...]:
-    status = os.fstat(file.fileno())
-    return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
 
 
 def _header_text(path: Path, file: FileIO, size: int) -> bytes:
@@ -267,14 +177,3 @@ def _header(names: list[str], infos: Mapping[str, TensorInfo], metadata: Mapping
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)
     return len(text).to_bytes(8, "little") + text
-
-
-def contiguous_bytes(array: np.ndarray) -> np.ndarray:
-    """Returns an array's bytes in C order and this machine's byte order; copies only if they lie otherwise."""
-    return np.ascontiguousarray(array, array.dtype.newbyteorder("=")).reshape(-1).view(np.uint8)
-
-
-def shown(value: Any, length: int = 80) -> str:
-    """Returns what a file says in a form that is safe to print: names plain, all else quoted, nothing at length."""
-    text = value if isinstance(value, str) and value.isprintable() and value else ascii(value)
-    return text if len(text) <= length else text[: length - 3] + "..."

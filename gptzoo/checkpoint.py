@@ -29,15 +29,8 @@ from gptzoo._load import (
     plan_load,
     refuse_foreign,
 )
-from gptzoo._safetensors import (
-    SafetensorsFile,
-    TensorInfo,
-    contiguous_bytes,
-    is_text_map,
-    read_header,
-    shown,
-    write_tensors,
-)
+from gptzoo._safetensors import is_text_map, read_header, write_tensors
+from gptzoo._tensors import TensorFile, TensorInfo, contiguous_bytes, shown
 from gptzoo.config import CONFIG_FILE, DTYPES, AutoConfig, GPTConfig
 from gptzoo.errors import CheckpointError, ConfigError
 from gptzoo.heads import class_name
@@ -93,7 +86,7 @@ class Checkpoint:
     path: Path
     config: GPTConfig
     tensors: dict[str, TensorInfo]
-    files: dict[str, SafetensorsFile] = field(repr=False)
+    files: dict[str, TensorFile] = field(repr=False)
 
     def read(self, name: str) -> np.ndarray:
         """Returns one tensor, fresh and writable; bfloat16 as `ml_dtypes.bfloat16`.
@@ -168,7 +161,7 @@ def _read_index(path: Path) -> dict[str, set[str]]:
     return shards
 
 
-def _read_headers(directory: Path, shards: dict[str, set[str]]) -> dict[str, SafetensorsFile]:
+def _read_headers(directory: Path, shards: dict[str, set[str]]) -> dict[str, TensorFile]:
     if not shards:
         return {WEIGHTS_FILE: read_header(directory / WEIGHTS_FILE)}
     files, problems, count = {}, [], 0
