@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import secrets
@@ -263,3 +264,62 @@ def _parents(path: Path) -> Iterator[None]:
             with suppress(OSError):
                 parent.rmdir()
         raise
+
+
+def publish(target: Path, write: Callable[[Path], None], file: str | None = None, overwrite: bool = False) -> None:
+    """Makes a directory, or a file, that is there whole or not at all.
+
+    Args:
+        target: the directory above it is made if absent.
+        write: writes into the empty directory that it is given, and may raise if it finds what it wrote wrong.
+        file: name of the one file in it that becomes `target`; None: the directory itself does.
+        overwrite: whether what is at `target` is replaced; otherwise it is an error that there is something.
+
+    Raises:
+        CheckpointError: something could not be written; what was there before is unchanged.
+    """
+    with naming(target), _parents(target), _staging(target.parent) as stage:
+        new = stage / "new"
+        new.mkdir()
+        write(new)
+        for directory, _, _ in os.walk(new, topdown=False):
+            _sync_directory(Path(directory))
+        _put(new / file if file else new, target, stage / "old", overwrite)
+        _sync_directory(target.parent)
+    _remove_leftovers(target.parent)
+
+
+def _put(new: Path, target: Path, old: Path, overwrite: bool) -> None:
+    """Renames `new` to `target`; what is there is replaced in one step where the system can do that."""
+    if not overwrite or not os.path.lexists(target):
+        if os.path.lexists(target):
+            raise CheckpointError(f"{target}: exists (--overwrite replaces it)")
+        if not _rename(new, target, _RENAME_NOREPLACE):
+            os.rename(new, target)
+    elif not _rename(new, target, _RENAME_EXCHANGE):
+        os.rename(target, old)
+        try:
+            os.rename(new, target)
+        except BaseException:
+            os.rename(old, target)
+            raise
+
+
+_RENAME_NOREPLACE, _RENAME_EXCHANGE = 1, 2
+
+
+def _rename(source: Path, target: Path, flags: int) -> bool:
+    """Renames as Linux' renameat2 does; returns whether there is such a call for this file system."""
+    import ctypes
+
+    try:
+        call = ctypes.CDLL(None, use_errno=True).renameat2
+    except (AttributeError, OSError, TypeError):
+        return False
+    here = -100  # AT_FDCWD
+    if call(here, os.fsencode(source), here, os.fsencode(target), flags) == 0:
+        return True
+    number = ctypes.get_errno()
+    if number in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):
+        return False
+    raise OSError(number, os.strerror(number), str(target))

@@ -134,14 +134,15 @@ class LoadPlan:
         Raises:
             CheckpointError: a weight differs from the one that it is tied to, or a file changed meanwhile.
         """
-        self._require_tied_equal()
+        self.require_tied_equal()
         for name, spec in self.specs.items():
             if name in self.stored and not spec.tied:
                 yield name, self.checkpoint.read(self.stored[name])
             elif not spec.tied:
                 yield name, weights.initial_value(spec, seed)
 
-    def _require_tied_equal(self) -> None:
+    def require_tied_equal(self) -> None:
+        """Raises an error if a stored weight differs from the one that it is tied to."""
         for name, spec in self.specs.items():
             if not spec.tied or name not in self.stored:
                 continue
@@ -291,7 +292,7 @@ class Match:
         return names
 
     def _match_tensor(self, name: str, info: TensorInfo, spec: weights.Spec) -> None:
-        where = f"{info.file}: {name}"
+        where = self.checkpoint.where(name)
         if spec.name in self.stored:
             self.faults.append(f"{where}: stored twice, also as {self.stored[spec.name]}")
             return

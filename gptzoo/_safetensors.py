@@ -45,7 +45,7 @@ _CODES = {name: code for code, name in DTYPES.items()}
 _WIDTHS = list(_CODES)
 
 # How other files begin that are found under a safetensors name.
-_IMPOSTORS = {
+IMPOSTORS = {
     b"version https://git-lfs": "this is a git-lfs pointer, not the weights (run: git lfs pull)",
     b"<": "this is a web page, not the weights",
     b"{": "this is JSON text, not the weights",
@@ -91,7 +91,7 @@ def _header_text(path: Path, file: FileIO, size: int) -> bytes:
         text = file.read(length)
         if len(text) == length:
             return text
-    for magic, diagnosis in _IMPOSTORS.items():
+    for magic, diagnosis in IMPOSTORS.items():
         if start.lstrip().startswith(magic):
             raise CheckpointError(f"{path}: {diagnosis}")
     if not start:
@@ -130,9 +130,12 @@ def _fault(name: str, entry: Any) -> str | None:
         return f"shape {shown(shape)}, expected a list of at most {limits.MAX_RANK} sizes"
     if not _are_sizes(offsets) or len(offsets) != 2:
         return f"data_offsets {shown(offsets)}, expected begin and end"
-    expected = math.prod(shape) * np.dtype(DTYPES[dtype]).itemsize
+    itemsize = np.dtype(DTYPES[dtype]).itemsize
+    expected = math.prod(shape) * itemsize
     if offsets[1] - offsets[0] != expected:
         return f"data_offsets {offsets} hold {offsets[1] - offsets[0]} bytes, expected {expected} for {dtype} {shape}"
+    if math.prod(size or 1 for size in shape) * itemsize >= 2**63:  # NumPy has no such shape, even if it is empty
+        return f"shape {shown(shape)}: larger than any array"
     return None
 
 

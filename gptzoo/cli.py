@@ -1,4 +1,4 @@
-"""The command line: gptzoo demo | inspect | parity.
+"""The command line: gptzoo demo | inspect | parity | convert | verify-certificate.
 
 Exit code 0: done, and everything agrees. 1: parity failed. 2: bad input, or nothing to run.
 """
@@ -51,7 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     demo.set_defaults(run=_demo)
 
     inspect = commands.add_parser("inspect", help="print what a checkpoint holds, from its headers alone")
-    inspect.add_argument("checkpoint", help="a directory, or the name of a bundled model")
+    inspect.add_argument("checkpoint", help="a directory or file, in any format; or the name of a bundled model")
     inspect.add_argument("--json", action="store_true", help="print JSON")
     inspect.set_defaults(run=_inspect)
 
@@ -63,6 +63,10 @@ def _parser() -> argparse.ArgumentParser:
     parity.add_argument("--seed", type=_whole, default=0, help="of the inputs")
     parity.add_argument("--json", type=_file, metavar="FILE", help="also write every comparison to FILE")
     parity.set_defaults(run=_parity)
+
+    from gptzoo_conversion.command import add_commands
+
+    add_commands(commands)
     return parser
 
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 
+MAX_LISTED = 1000  # problems in one message
+
+
 class GPTZooError(ValueError):
     """Base of every error that gptzoo raises for bad input."""
 
@@ -13,7 +16,8 @@ class GPTZooError(ValueError):
         """Returns an error that names `subject` and every one of its `problems`, not just the first."""
         if len(problems) == 1:
             return cls(f"{subject}: {problems[0]}")
-        return cls(f"{subject} ({len(problems)} problems):" + "".join(f"\n  {problem}" for problem in problems))
+        shown = [*problems[:MAX_LISTED], *(["..."] if len(problems) > MAX_LISTED else [])]
+        return cls(f"{subject} ({len(problems)} problems):" + "".join(f"\n  {problem}" for problem in shown))
 
     def __str__(self) -> str:
         # KeyError-like reprs are for programs; ours are read by people.

@@ -74,7 +74,7 @@ def describe(path: str | Path) -> Description:
     """
     checkpoint = open_checkpoint(path)
     config = checkpoint.config
-    head = _own_head(checkpoint)
+    head = own_head(checkpoint)
     loads, problems = _try_heads(checkpoint, head)
     held = [name for name in HEADS if (report := loads.get(class_name(config, name))) and not report.fresh]
     return Description(
@@ -91,7 +91,7 @@ def describe(path: str | Path) -> Description:
     )
 
 
-def _own_head(checkpoint: Checkpoint) -> str:
+def own_head(checkpoint: Checkpoint) -> str:
     """Returns the head that a checkpoint was saved from, as far as it tells."""
     claimed = claimed_heads(checkpoint)
     if "lm_head.weight" in checkpoint.tensors:

@@ -14,11 +14,15 @@ MAX_ZIP_MEMBERS = 100_000
 MAX_ZIP_RATIO = 100  # deflated: bytes inside to bytes in the file
 
 MAX_PICKLE_BYTES = 16 * 2**20
-MAX_PICKLE_DEPTH = 1000  # of its stack and of nested values
+MAX_PICKLE_DEPTH = 1000  # of its stack
+MAX_PICKLE_NESTING = 64  # of values
 MAX_PICKLE_MEMO = 1_000_000
+MAX_PICKLE_OPCODES = 1_000_000  # a tensor takes about 25
+MAX_PICKLE_VALUES = 250_000  # in all, those that stand in several places counted in each
 
 MAX_HDF5_DEPTH = 32
 MAX_HDF5_OBJECTS = 100_000
+MAX_HDF5_BYTES = 64 * 2**20  # beside the tensors
 
 MAX_MSGPACK_DEPTH = 32
 MAX_MSGPACK_OBJECTS = 1_000_000
@@ -28,6 +32,7 @@ MAX_NPY_FILES = 1000
 
 MAX_TF_INDEX_BYTES = 64 * 2**20
 MAX_TF_SHARDS = 1000
+MAX_TF_STATE_BYTES = 2**16
 
 MAX_GGUF_VALUES = 1_000_000  # keys, and elements of arrays, together
 MAX_GGUF_TEXT_BYTES = 64 * 2**20

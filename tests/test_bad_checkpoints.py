@@ -138,6 +138,7 @@ ENTRY: dict[str, tuple[dict[str, Any], str]] = {
     "true size": ({"shape": [True, 24]}, r"shape \[True, 24\]"),
     "size of 2**63": ({"shape": [2**63]}, r"shape \[9223372036854775808\]"),
     "size of 4,000 digits": ({"shape": [int("9" * 4000)]}, r"shape \[999.*\.\.\."),
+    "empty, and too large": ({"shape": [0, 2**62], "data_offsets": [0, 0]}, "larger than any array"),
     "sizes that wrap to 24": ({"shape": [2**62, 4, 24]}, "expected 1770887431076116955136 for F32"),
     "rank 9": ({"shape": [1] * 8 + [24]}, "at most 8 sizes"),
     "empty shape": ({"shape": []}, r"expected 4 for F32 \[\]"),
@@ -205,8 +206,8 @@ HEADERS: dict[str, tuple[Callable[[Header, bytes], bytes], str]] = {
     "name with control characters": (lambda h, d: join({"a\x1b[2J\n": h[NAME]}, d[:96]), r"\\x1b\[2J\\n"),
     "name of half a character": (lambda h, d: join({"\ud800": {}}, d), r"\\ud800"),
     "no name": (lambda h, d: join({"": h[NAME] | {"data_offsets": [0, 96]}}, d[:96]), "unexpected ''"),
-    "of TensorFlow": (lambda h, d: join(h | {"__metadata__": {"format": "tf"}}, d), "written by TensorFlow"),
-    "of Flax": (lambda h, d: join(h | {"__metadata__": {"format": "flax"}}, d), "written by Flax"),
+    "of TensorFlow": (lambda h, d: join(h | {"__metadata__": {"format": "tf"}}, d), "no name of this layout"),
+    "of Flax": (lambda h, d: join(h | {"__metadata__": {"format": "flax"}}, d), "no name of this layout"),
 }
 
 

@@ -100,7 +100,7 @@ def test_imports_point_one_way() -> None:
         "config",
         "hub heads weights",
         "outputs cache inputs labels surgery _extras",
-        "_files _tensors _safetensors",
+        "_files _tensors _shards _safetensors",
     ]
     layers += ["checkpoint _load inspect", "generation _auto", "reference torch keras flax", "parity", "_demo", "cli"]
     rank = {module: i for i, layer in enumerate(layers) for module in layer.split()}

@@ -3,7 +3,7 @@
 from gptzoo.parity._cases import Case, cases
 from gptzoo.parity._compare import TOLERANCES, Comparison, compare, default_tolerance
 from gptzoo.parity._report import Report
-from gptzoo.parity._run import check
+from gptzoo.parity._run import check, require_same_outputs
 from gptzoo.parity._runners import Runner, load_runner
 
 __all__ = [
@@ -17,4 +17,5 @@ __all__ = [
     "compare",
     "default_tolerance",
     "load_runner",
+    "require_same_outputs",
 ]

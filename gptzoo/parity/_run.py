@@ -12,7 +12,7 @@ from gptzoo._extras import FRAMEWORKS, missing
 from gptzoo._load import claimed_heads
 from gptzoo.checkpoint import Checkpoint, open_checkpoint, plan_load
 from gptzoo.config import GPTConfig
-from gptzoo.errors import GPTZooError, MissingExtraError
+from gptzoo.errors import GPTZooError, MissingExtraError, ParityError
 from gptzoo.heads import class_name
 from gptzoo.parity._cases import Case, cases
 from gptzoo.parity._compare import Comparison, compare, default_tolerance
@@ -71,6 +71,31 @@ def check(
     if not report.comparisons:
         raise MissingExtraError("; ".join(report.skipped.values()))
     return report
+
+
+def require_same_outputs(one: Checkpoint, other: Checkpoint, head: str) -> None:
+    """Checks that the float64 reference computes the same from two checkpoints: to the last bit if of one dtype.
+
+    Raises:
+        ParityError: lists the outputs that differ.
+    """
+    plans = [plan_load(checkpoint, checkpoint.config, head) for checkpoint in (one, other)]
+    same = plans[0].dtype == plans[1].dtype
+    tolerance = 0.0 if same else max(default_tolerance(plan.dtype, one.config) for plan in plans)
+    inputs = cases(one.config, head)
+    outputs = []
+    for plan in plans:
+        call = reference_runner(plan.checkpoint.config, head, dict(plan.values()))
+        outputs.append({case.name: _outputs(call, case, lambda x: x) for case in inputs})
+    wrong = [
+        f"{case} {name}: {comparison.problem or f'{comparison.max_rel:.1e} off'}"
+        for case, expected in outputs[0].items()
+        for name, arrays in expected.items()
+        for a, b in zip(outputs[1][case][name], arrays, strict=True)
+        if not (comparison := compare("target", case, name, a, b, tolerance)).passed
+    ]
+    if wrong:
+        raise ParityError.listing(f"{other.path} does not compute what {one.path} does", wrong)
 
 
 def choose_head(checkpoint: Checkpoint) -> str:

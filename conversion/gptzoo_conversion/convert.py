@@ -1,0 +1,259 @@
+"""From any format to any other: planned from headers, written one tensor at a time, read back, then put in place."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gptzoo._files import naming, publish
+from gptzoo._load import plan_load
+from gptzoo._shards import byte_count
+from gptzoo._tensors import TensorInfo
+from gptzoo.config import CONFIG_FILE, DTYPES, GPTConfig
+from gptzoo.errors import CheckpointError, ConversionError, GPTZooError
+from gptzoo.heads import class_name
+from gptzoo_conversion._numbers import cast, digest, first_nonfinite
+from gptzoo_conversion.format import Target
+from gptzoo_conversion.formats import format_named, locate
+from gptzoo_conversion.opening import ForeignCheckpoint, open_foreign
+from gptzoo_conversion.plan import Plan, plan_conversion
+
+Progress = Callable[[str, int, int], None]  # what is done, how many bytes of how many
+Verify = Callable[[ForeignCheckpoint, ForeignCheckpoint, str], None]
+
+# Attributes of a config that a format says in its own words, and that must come back as they were.
+_SAID = ("n_layer", "n_head", "n_embd", "n_positions", "vocab_size", "n_mlp", "activation", "layer_norm_epsilon")
+
+
+@dataclass
+class Conversion:
+    """What was converted.
+
+    Attributes:
+        model: class of the model that was written.
+        source, target: "path" and "format" of each.
+        tensors: canonical name -> "dtype", "shape", and SHA-256 of the bytes in "source" and in "target".
+        dropped: what the target does not hold.
+        notes: what was assumed or left aside.
+    """
+
+    model: str
+    source: dict[str, str]
+    target: dict[str, str]
+    tensors: dict[str, dict[str, Any]] = field(default_factory=dict)
+    dropped: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the numbers that were written."""
+        infos = (TensorInfo("", tensor["dtype"], tuple(tensor["shape"])) for tensor in self.tensors.values())
+        return sum(info.nbytes for info in infos)
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the same as plain dicts, lists and texts."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        same = sum(tensor["source"] == tensor["target"] for tensor in self.tensors.values())
+        lines = [
+            f"{self.source['path']} ({self.source['format']}) -> {self.target['path']} ({self.target['format']})",
+            f"{self.model}, {self.nbytes:,} bytes; {same} of {len(self.tensors)} tensors the same bit for bit",
+        ]
+        lines += [f"dropped: {thing}" for thing in self.dropped]
+        return "\n".join(lines + [f"note: {note}" for note in self.notes])
+
+
+def convert(
+    source: str | Path,
+    target: str | Path,
+    to: str,
+    *,
+    from_: str | None = None,
+    config: GPTConfig | str | Path | None = None,
+    dtype: str | None = None,
+    drop: bool = False,
+    overwrite: bool = False,
+    allow_nonfinite: bool = False,
+    max_shard_size: int | str = "5GB",
+    progress: Progress | None = None,
+    verify: Verify | None = None,
+) -> Conversion:
+    """Converts a checkpoint; afterwards `target` is there, whole and read back, or as it was before.
+
+    Args:
+        source: a directory, a file, or the name of a bundled model.
+        target: a directory that is made; or a file, if its name ends as single files of the format do.
+        to: key of `FORMATS`.
+        from_: key of `FORMATS`; by default told from the content of `source`.
+        config: in place of what the source says.
+        dtype: of the numbers written; by default they stay as they are, bit for bit.
+        drop: whether to leave behind what the format cannot hold.
+        overwrite: whether a checkpoint that is at `target` may be replaced.
+        allow_nonfinite: whether numbers may be infinite, or not a number.
+        max_shard_size: of formats that can be sharded; in bytes, or as "5GB".
+        progress: is told what is done.
+        verify: is given both checkpoints and the head before the new one is put in place, and raises if it is wrong.
+
+    Raises:
+        ConversionError: the format cannot hold the model; lists why.
+        CheckpointError: the source is broken, or the target cannot be written, or was read back other than written.
+        ConfigError: a config is wrong.
+    """
+    if dtype is not None and dtype not in DTYPES:
+        raise ConversionError(f"dtype: {dtype!r:.80}, expected one of {', '.join(DTYPES)}")
+    format, place, limit = format_named(to), Path(target), byte_count(max_shard_size)
+    _require_place(place, overwrite)
+    checkpoint = open_foreign(source, from_, config)
+    _require_apart(checkpoint, place)
+    plan = plan_conversion(checkpoint, format, dtype, drop)
+    is_file = place.name.endswith(format.suffixes or "/")
+    result = Conversion(
+        class_name(plan.config, plan.head),
+        {"path": str(source), "format": checkpoint.format},
+        {"path": str(target), "format": format.name},
+        dropped=plan.dropped,
+        notes=list(checkpoint.notes),
+    )
+    if is_file and format.writes_config:
+        result.notes.append(f"a single file was asked for: no {CONFIG_FILE} and no tokenizer beside it")
+    job = _Job(plan, result, dtype, allow_nonfinite, progress)
+    file = place.name if is_file else None
+
+    def write(stage: Path) -> None:
+        job.write(stage, file, 2**63 if is_file else limit)
+        back = job.read_back(stage, file)
+        if verify:
+            verify(checkpoint, back, plan.head)
+
+    publish(place, write, file, overwrite)
+    return result
+
+
+class _Job:
+    """Writes what was planned, and notes what each tensor was."""
+
+    def __init__(
+        self, plan: Plan, result: Conversion, dtype: str | None, allow_nonfinite: bool, progress: Progress | None
+    ):
+        self.plan, self.result, self.dtype = plan, result, dtype
+        self.allow_nonfinite, self.progress = allow_nonfinite, progress
+        self.total = sum(info.nbytes for info in plan.infos.values())
+        self.split: tuple[str, list[np.ndarray]] = ("", [])  # the weight whose parts are being written
+
+    def write(self, stage: Path, file: str | None, max_shard_size: int) -> None:
+        """Writes all files of the target."""
+        plan, format = self.plan, self.plan.format
+        constants = format.constants(plan.config, plan.head)
+        infos = plan.infos | {name: TensorInfo("", a.dtype.name, a.shape) for name, a in constants.items()}
+        vocabulary = {} if file and format.writes_config else plan.source.vocabulary
+        format.write(
+            Target(
+                directory=stage,
+                file=file or format.file,
+                config=plan.config,
+                head=plan.head,
+                infos=infos,
+                read=lambda name: constants[name] if name in constants else self.read(name),
+                vocabulary=vocabulary,
+                max_shard_size=max_shard_size,
+            )
+        )
+
+    def read(self, foreign: str) -> np.ndarray:
+        """Returns one foreign tensor."""
+        part = self.plan.origin[foreign]
+        if self.split[0] != part.name:
+            self.split = ("", [])  # lets go of the last one before the next is read
+            cell = self.plan.format.column[self.plan.weights()[part.name].row.name]
+            self.split = (part.name, cell.split(self.value(part.name), self.plan.config.n_head))
+        array = self.split[1][part.number]
+        if part.number + 1 == len(self.split[1]):
+            self.split = ("", [])
+        return array
+
+    def value(self, name: str) -> np.ndarray:
+        """Returns one weight of the target, its numbers looked at and noted."""
+        source, stored = self.plan.source, self.plan.stored(name)
+        array = source.peek(stored)
+        if not self.allow_nonfinite and (bad := first_nonfinite(array)):
+            where = f"{source.path}: {source.where(stored)}{bad}"
+            raise CheckpointError(f"{where}, expected finite numbers (--allow-nonfinite takes them as they are)")
+        before = after = digest(array)
+        if self.dtype and array.dtype.name != self.dtype:
+            array = cast(array, self.dtype, source.where(stored))
+            after = digest(array)
+        shape = list(array.shape)
+        self.result.tensors[name] = {"dtype": array.dtype.name, "shape": shape, "source": before, "target": after}
+        self.tell("converting")
+        return array
+
+    def read_back(self, stage: Path, file: str | None) -> ForeignCheckpoint:
+        """Opens what was written as any reader would, and compares every tensor with what was meant.
+
+        Raises:
+            CheckpointError: lists every difference.
+        """
+        plan = self.plan
+        try:
+            back = open_foreign(stage / file if file else stage, plan.format.name, plan.config if file else None)
+            load = plan_load(back, back.config, plan.head)
+            load.require_tied_equal()
+        except GPTZooError as problem:
+            raise CheckpointError(f"{self.result.target['path']}: not read back ({problem})") from None
+        wrong = [
+            f"{name}: {getattr(back.config, name)!r} when read back, expected {getattr(plan.config, name)!r}"
+            for name in _SAID
+            if getattr(back.config, name) != getattr(plan.config, name)
+        ]
+        for name, tensor in self.result.tensors.items():
+            array = back.peek(load.stored[name])
+            found = {"dtype": array.dtype.name, "shape": list(array.shape), "target": digest(array)}
+            if any(tensor[key] != value for key, value in found.items()):
+                wrong.append(f"{name}: read back other than written")
+            self.tell("reading back")
+        wrong += [f"{name}: not written" for name in plan.weights() if name not in self.result.tensors]
+        if wrong:
+            raise CheckpointError.listing(self.result.target["path"], wrong)
+        return back
+
+    def tell(self, what: str) -> None:
+        """Reports progress: bytes whose work is done."""
+        if self.progress:
+            self.progress(what, self.result.nbytes, self.total)
+
+
+def _require_place(place: Path, overwrite: bool) -> None:
+    """Checks that something may be put where it is wanted, before anything is read."""
+    with naming(place):
+        if place.name in ("", "..") or place.resolve() == Path.cwd():
+            raise CheckpointError(f"{place}: expected the path of something new")
+        if not os.path.lexists(place):
+            parent = next(parent for parent in place.absolute().parents if parent.exists())
+            if not os.access(parent, os.W_OK | os.X_OK) or not parent.is_dir():
+                raise CheckpointError(f"{place}: {parent} cannot be written to")
+        elif not overwrite:
+            raise CheckpointError(f"{place}: exists (--overwrite replaces it)")
+        elif place.is_dir() and any(place.iterdir()):
+            _require_checkpoint(place)
+
+
+def _require_checkpoint(place: Path) -> None:
+    try:
+        locate(place)
+    except CheckpointError:
+        raise CheckpointError(f"{place}: holds no checkpoint, and is not overwritten") from None
+
+
+def _require_apart(source: ForeignCheckpoint, place: Path) -> None:
+    """Checks that neither of source and target lies in the other."""
+    files = [source.path / name for name in source.files]
+    theirs, ours = source.path.resolve(), place.resolve()
+    inside = ours.is_relative_to(theirs) and not source.single
+    if ours == theirs or inside or theirs.is_relative_to(ours) or ours in [file.resolve() for file in files]:
+        raise CheckpointError(f"{place}: {source.path} is read there; expected a place apart from it")

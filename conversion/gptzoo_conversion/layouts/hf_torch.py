@@ -1,0 +1,99 @@
+"""PyTorch's layout of Transformers, which is the table's own: model.safetensors and pytorch_model.bin."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from gptzoo import weights
+from gptzoo._files import write_synced
+from gptzoo._safetensors import read_header, write_tensors
+from gptzoo._tensors import Read, TensorFile, TensorInfo
+from gptzoo.config import GPTConfig
+from gptzoo_conversion.cells import CANONICAL, Column
+from gptzoo_conversion.containers.pytorch import read_pytorch, write_pytorch
+from gptzoo_conversion.format import Target
+from gptzoo_conversion.layouts import hf_flax, hf_tf
+from gptzoo_conversion.layouts.huggingface import HuggingFaceFormat
+
+WRAPPERS = ("_orig_mod.", "module.")  # of torch.compile and DistributedDataParallel
+
+
+def unwrapped(name: str) -> str:
+    """Returns the name of a weight without what wrappers and heads put before it."""
+    for prefix in WRAPPERS * 2:
+        name = name.removeprefix(prefix)
+    return name.removeprefix(weights.PREFIX)
+
+
+class TorchLayout(HuggingFaceFormat):
+    """Names and shapes of the table."""
+
+    column = CANONICAL
+    prunes = True
+
+    def bare(self, name: str) -> str:
+        return unwrapped(name)
+
+    def full_name(self, name: str, in_backbone: bool, config: GPTConfig, head: str) -> str:
+        return weights.PREFIX + name if in_backbone and head != "Model" else name
+
+    def constants(self, config: GPTConfig, head: str) -> dict[str, np.ndarray]:
+        return weights.constants(config, head, config.dtype or "float32")
+
+
+class Safetensors(TorchLayout):
+    """Also those that TensorFlow's and Flax's classes wrote under the same file name, in layouts of their own."""
+
+    name = "safetensors"
+    file = "model.safetensors"
+    suffixes = (".safetensors",)
+
+    def matches(self, path: Path, start: bytes) -> bool:
+        return start[8:9] == b"{" and int.from_bytes(start[:8], "little") < 2**32
+
+    def read_file(self, path: Path) -> TensorFile:
+        return read_header(path)
+
+    def layout(self, file: TensorFile) -> tuple[Column, Callable[[str], str | None]]:
+        software = file.metadata.get("format")
+        if software == "tf":
+            return hf_tf.COLUMN, hf_tf.without_scope
+        if software == "flax":
+            return hf_flax.COLUMN, lambda name: hf_flax.without_prefix(name.replace(".", "/"))
+        return self.column, self.bare
+
+    def write_file(self, path: Path, infos: Mapping[str, TensorInfo], read: Read, target: Target) -> None:
+        write_synced(path, lambda out: write_tensors(out, infos, read, {"format": "pt"}))
+
+
+class PyTorchBin(TorchLayout):
+    """A tied head is in the file, as a second name of the embedding's numbers."""
+
+    name = "pytorch_bin"
+    file = "pytorch_model.bin"
+    suffixes = (".bin", ".pt", ".pth")
+
+    def matches(self, path: Path, start: bytes) -> bool:
+        return is_pytorch(start)
+
+    def read_file(self, path: Path) -> TensorFile:
+        return read_pytorch(path)
+
+    def write_file(self, path: Path, infos: Mapping[str, TensorInfo], read: Read, target: Target) -> None:
+        write_pytorch(path, infos, read, {}, tied_names(infos, target))
+
+
+def is_pytorch(start: bytes) -> bool:
+    """Whether a file is a pickle, or a zip archive that begins with one."""
+    if start.startswith(b"PK\x03\x04"):
+        return b"/data.pkl" in start
+    return start[:1] == b"\x80" and start[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05")
+
+
+def tied_names(infos: Mapping[str, TensorInfo], target: Target) -> dict[str, str]:
+    """Returns the tied weights of a model -> the weight among `infos` that each is the same as."""
+    specs = weights.specs(target.config, target.head)
+    return {name: spec.tied for name, spec in specs.items() if spec.tied and spec.tied in infos}

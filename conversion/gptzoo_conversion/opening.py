@@ -1,0 +1,225 @@
+"""Opens a checkpoint of any format: the same thing to its readers as one of our own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from copy import deepcopy
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gptzoo import weights
+from gptzoo._files import naming
+from gptzoo._tensors import TensorInfo, contiguous_bytes, shown
+from gptzoo.checkpoint import Checkpoint
+from gptzoo.config import ACTIVATIONS, CONFIG_FILE, AutoConfig, GPTConfig, config_class
+from gptzoo.errors import CheckpointError, ConfigError
+from gptzoo.heads import HEADS, class_name
+from gptzoo.hub import resolve
+from gptzoo_conversion.format import Source
+from gptzoo_conversion.formats import format_named, locate
+from gptzoo_conversion.view import View, view
+from gptzoo_conversion.vocabulary import read_vocabulary
+
+HEAD_WIDTH = 64  # of OpenAI's models, of every size
+
+# Fields in which a format's own words and a config.json beside it must agree.
+_SAID_TWICE = (
+    "model_type",
+    "n_layer",
+    "n_head",
+    "n_embd",
+    "n_positions",
+    "vocab_size",
+    "activation_function",
+    "afn",
+    "layer_norm_epsilon",
+    "scale_attn_weights",
+    "scale_attn_by_inverse_layer_idx",
+    "tie_word_embeddings",
+)
+
+
+@dataclass(frozen=True)
+class ForeignCheckpoint(Checkpoint):
+    """A checkpoint in a format of other software, under the canonical names of its weights.
+
+    Attributes:
+        format: its name on the command line.
+        view: where each weight lies.
+        notes: what was assumed or left aside.
+        vocabulary: tokenizer files by their usual names.
+        single: whether it is one file, of whose directory the rest is not ours.
+    """
+
+    format: str
+    view: View = field(repr=False)
+    notes: tuple[str, ...] = ()
+    vocabulary: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+    single: bool = False
+
+    def peek(self, name: str) -> np.ndarray:
+        """Returns one tensor, in whatever order its numbers lie."""
+        return self.view.read(name)
+
+    def read(self, name: str) -> np.ndarray:
+        if name not in self.tensors:
+            return super().read(name)  # the error
+        return np.ascontiguousarray(self.view.read(name)).reshape(self.tensors[name].shape)
+
+    def where(self, name: str) -> str:
+        return self.view.where(name)
+
+    def is_equal(self, one: str, other: str) -> bool:
+        a, b = self.peek(one), self.peek(other)
+        return (a.dtype, a.shape) == (b.dtype, b.shape) and np.array_equal(contiguous_bytes(a), contiguous_bytes(b))
+
+
+def open_foreign(
+    path: str | Path, format: str | None = None, config: GPTConfig | str | Path | None = None
+) -> ForeignCheckpoint:
+    """Reads the headers and the config of a checkpoint in any format, and no tensor but those that say nothing else.
+
+    Args:
+        path: a directory, a file, the prefix of a TensorFlow checkpoint, or the name of a bundled model.
+        format: key of `FORMATS`; by default told from the content.
+        config: in place of what the checkpoint says.
+
+    Raises:
+        CheckpointError: a file is absent, broken, or of no known format.
+        ConfigError: the config is wrong.
+    """
+    wanted = format_named(format) if format else None
+    local = _path(path)
+    found_format, found, notes = locate(local, wanted)
+    with naming(found):
+        source = found_format.open(found)
+    seen = view(source.files, source.column, source.bare)
+    if seen.problems:
+        raise CheckpointError.listing(str(found), seen.problems)
+    directory = local if local.is_dir() else found.parent
+    chosen, assumed = _config(found, directory, source, seen, config)
+    _add_zeros(source, seen, chosen)
+    vocabulary = read_vocabulary(
+        directory, found_format.vocabulary_files, found_format.vocabulary_names, source.vocabulary
+    )
+    return ForeignCheckpoint(
+        path=directory,
+        config=chosen,
+        tensors=seen.tensors,
+        files=source.files,
+        format=found_format.name,
+        view=seen,
+        notes=(*notes, *source.notes, *assumed),
+        vocabulary=vocabulary,
+        single=not local.is_dir(),
+    )
+
+
+def _path(path: str | Path) -> Path:
+    """Returns a local path; also one that is the prefix of files and not itself there."""
+    try:
+        return resolve(path)
+    except CheckpointError:
+        if path and Path(f"{path}.index").is_file():
+            return Path(path)
+        raise
+
+
+def _config(
+    found: Path, directory: Path, source: Source, seen: View, given: GPTConfig | str | Path | None
+) -> tuple[GPTConfig, list[str]]:
+    """Returns the config: as given, of the config.json beside the weights, or as far as format and shapes tell."""
+    config = None
+    if given is not None:
+        config = deepcopy(given) if isinstance(given, GPTConfig) else AutoConfig.from_pretrained(given)
+    elif source.has_config_file and (directory / CONFIG_FILE).exists():
+        config = AutoConfig.from_pretrained(directory)
+        _require_agreement(directory / CONFIG_FILE, config, source.config)
+    if config is not None:
+        config.architectures = config.architectures or source.config.get("architectures")
+        return config, []
+    fields, notes = _inferred(found, seen, source.config)
+    try:
+        return config_class(fields["model_type"]).from_dict(fields), notes
+    except ConfigError as problem:
+        raise ConfigError(f"{found}: {problem}") from None
+
+
+def _require_agreement(path: Path, config: GPTConfig, said: Mapping[str, Any]) -> None:
+    problems = []
+    for name in _SAID_TWICE:
+        stored = getattr(config, name, None)
+        if name in said and _meaning(stored) != _meaning(said[name]):
+            problems.append(f"{name}: {stored!r}, but the checkpoint says {said[name]!r}")
+    if problems:
+        raise ConfigError.listing(str(path), problems)
+
+
+def _meaning(value: Any) -> Any:
+    """Returns the same for names of one activation; all else as it is."""
+    return ACTIVATIONS.get(value, value) if isinstance(value, str) else value
+
+
+def _inferred(found: Path, seen: View, said: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Returns the fields of a config as shapes tell them, below what the format says itself."""
+    tensors = seen.tensors
+    gpt2 = "wte.weight" in tensors
+    tokens, positions = (
+        tensors.get("wte.weight" if gpt2 else "tokens_embed.weight"),
+        tensors.get("wpe.weight" if gpt2 else "positions_embed.weight"),
+    )
+    if tokens is None or positions is None or len(tokens.shape) != 2 or len(positions.shape) != 2:
+        names = ", ".join(map(shown, list(tensors)[:3]))
+        raise CheckpointError(
+            f"{found}: no embeddings of tokens and positions of a GPT or GPT-2 (it holds {names}, ...)"
+        )
+    fields: dict[str, Any] = {"model_type": "gpt2" if gpt2 else "openai-gpt"}
+    fields |= {"vocab_size": tokens.shape[0], "n_embd": tokens.shape[1], "n_positions": positions.shape[0]}
+    fields["n_layer"] = len({name.split(".")[1] for name in tensors if name.startswith("h.") and name in seen.cells})
+    wide = tensors.get("h.0.mlp.c_fc.weight")
+    if gpt2 and wide and len(wide.shape) == 2 and wide.shape[1] != 4 * tokens.shape[1]:
+        fields["n_inner"] = wide.shape[1]
+    if "h.0.crossattention.q_attn.weight" in tensors:
+        fields["add_cross_attention"] = True
+    fields |= _head_fields(seen, gpt2)
+    fields |= said
+    if "n_head" in fields:
+        return fields, []
+    heads, rest = divmod(fields["n_embd"], HEAD_WIDTH)
+    if rest:
+        raise ConfigError(
+            f"{found}: n_head is not said, and n_embd {fields['n_embd']} is no multiple of {HEAD_WIDTH}: "
+            f"give a {CONFIG_FILE} (--config)"
+        )
+    return fields | {"n_head": heads}, [f"n_head is not said: {heads} heads of {HEAD_WIDTH} are assumed (--config)"]
+
+
+def _head_fields(seen: View, gpt2: bool) -> dict[str, Any]:
+    """Returns what the weights of a head tell: which head it is, and how many labels it has."""
+    rows = {row.name: row.heads for row in weights.TABLE if row.heads}
+    heads = [rows[name] for name in seen.tensors if name in rows]
+    common = [head for head in HEADS if heads and all(head in named for named in heads)]
+    family = config_class("gpt2" if gpt2 else "openai-gpt")
+    fields: dict[str, Any] = {"architectures": [class_name(family, common[0])]} if common else {}
+    for name in ("score.weight", "classifier.weight"):
+        if name in seen.tensors and seen.tensors[name].shape:
+            fields["num_labels"] = seen.tensors[name].shape[0]
+    if "lm_head.weight" in seen.tensors:
+        embedding = "wte.weight" if gpt2 else "tokens_embed.weight"
+        head = seen.read("lm_head.weight")
+        fields["tie_word_embeddings"] = bool(np.array_equal(head, seen.read(embedding)))
+    return fields
+
+
+def _add_zeros(source: Source, seen: View, config: GPTConfig) -> None:
+    """Adds the weights that a checkpoint leaves out because they are zero."""
+    if source.zeros is None:
+        return
+    first = next(iter(seen.tensors.values()))
+    for name, spec in weights.specs(config, "Model").items():
+        if name.endswith(source.zeros) and name not in seen.tensors:
+            seen.tensors[name] = TensorInfo(first.file, first.dtype, spec.shape)
+            seen.places[name] = []

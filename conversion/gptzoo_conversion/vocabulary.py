@@ -1,0 +1,150 @@
+"""Tokenizer files: read strictly, since they are copied to where other software believes them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from gptzoo import limits
+from gptzoo._files import naming, open_regular
+from gptzoo._json import parse_json
+from gptzoo._tensors import shown
+from gptzoo.errors import CheckpointError
+
+VOCAB, MERGES, TOKENIZER = "vocab.json", "merges.txt", "tokenizer.json"
+SETTINGS = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "generation_config.json")
+FILES = (VOCAB, MERGES, TOKENIZER, *SETTINGS)
+
+# Regular expressions of GPT-2's tokenizer, and of those of BERT's kind; another one may never come to an end.
+KNOWN_PATTERNS = frozenset(
+    {
+        r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
+        r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
+    }
+)
+
+
+def read_vocabulary(
+    directory: Path, wanted: Sequence[str], names: Mapping[str, str], within: Mapping[str, bytes]
+) -> dict[str, bytes]:
+    """Reads the tokenizer files of a checkpoint, each found right.
+
+    Args:
+        wanted: files to look for, by their usual names.
+        names: usual names -> what they are called here.
+        within: files that the checkpoint holds itself, by their usual names.
+
+    Returns:
+        Usual name -> content.
+
+    Raises:
+        CheckpointError: lists every wrong entry.
+    """
+    files = {}
+    for usual in wanted:
+        for name in dict.fromkeys((names.get(usual, usual), usual)):
+            path = directory / name
+            if usual not in files and path.is_file():
+                files[usual] = _read(path)
+    files |= within
+    problems = [problem for name, content in files.items() for problem in _faults(names.get(name, name), name, content)]
+    if not problems and VOCAB in files and MERGES in files:
+        problems = _merge_faults(names.get(MERGES, MERGES), files[MERGES], json.loads(files[VOCAB]))
+    if problems:
+        raise CheckpointError.listing(str(directory), problems)
+    return files
+
+
+def _read(path: Path) -> bytes:
+    with naming(path), open_regular(path) as file:
+        content = file.read(limits.MAX_JSON_BYTES + 1)
+    if len(content) > limits.MAX_JSON_BYTES:
+        raise CheckpointError(f"{path}: more than {limits.MAX_JSON_BYTES} bytes")
+    return content
+
+
+def _faults(label: str, name: str, content: bytes) -> list[str]:
+    """Lists what is wrong with one file, taken by itself."""
+    try:
+        text = content.decode()
+    except UnicodeDecodeError as problem:
+        return [f"{label}: not UTF-8 text ({problem.reason} at byte {problem.start})"]
+    if name == MERGES:
+        return []
+    try:
+        value = parse_json(text)
+    except ValueError as problem:
+        return [f"{label}: {shown(str(problem), 200)}"]
+    if not isinstance(value, dict):
+        return [f"{label}: holds a JSON {type(value).__name__}, expected an object"]
+    if name in (VOCAB, "added_tokens.json"):
+        return [f"{label}: {problem}" for problem in id_faults(value)]
+    if name == TOKENIZER:
+        return [f"{label}: {problem}" for problem in _tokenizer_faults(value)]
+    return [f"{label}: {problem}" for problem in _setting_faults(value)]
+
+
+def id_faults(ids: Mapping[str, Any]) -> list[str]:
+    """Lists ids that are no integers, out of bounds, or given twice."""
+    problems, seen = [], dict[int, str]()
+    for token, number in ids.items():
+        if type(number) is not int or not 0 <= number < limits.MAX_VOCAB:
+            problems.append(f"{shown(token)}: id {shown(number)}, expected an integer from 0 below {limits.MAX_VOCAB}")
+        elif number in seen:
+            problems.append(f"{shown(token)}: id {number}, which {shown(seen[number])} has too")
+        else:
+            seen[number] = token
+    return problems[:20]
+
+
+def _tokenizer_faults(value: dict[str, Any]) -> list[str]:
+    model = value.get("model")
+    if not isinstance(model, dict) or model.get("type") != "BPE":
+        return ["model.type: expected BPE"]
+    vocab = model.get("vocab")
+    if not isinstance(vocab, dict):
+        return ["model.vocab: expected an object"]
+    problems = [f"model.vocab: {problem}" for problem in id_faults(vocab)]
+    added = value.get("added_tokens") or []
+    if not isinstance(added, list) or not all(isinstance(token, dict) for token in added):
+        return [*problems, "added_tokens: expected a list of objects"]
+    for token in added:
+        number = token.get("id")
+        if type(number) is not int or not 0 <= number < limits.MAX_VOCAB:
+            problems.append(f"added_tokens: id {shown(number)}, expected an integer from 0 below {limits.MAX_VOCAB}")
+    unknown = [pattern for pattern in _patterns(value) if pattern not in KNOWN_PATTERNS]
+    return problems + [f"a regular expression that GPT-2 does not have: {shown(pattern)}" for pattern in unknown]
+
+
+def _patterns(value: Any) -> list[str]:
+    """Returns every regular expression in a tokenizer.json; its nesting is bounded."""
+    if isinstance(value, list):
+        return [pattern for item in value for pattern in _patterns(item)]
+    if not isinstance(value, dict):
+        return []
+    own = [str(value["Regex"])] if "Regex" in value else []
+    return own + [pattern for key, item in value.items() if key != "vocab" for pattern in _patterns(item)]
+
+
+def _setting_faults(value: dict[str, Any]) -> list[str]:
+    problems = ["auto_map: names code to be run; refused"] if value.get("auto_map") else []
+    for key in ("vocab_file", "merges_file", "tokenizer_file"):
+        name = value.get(key)
+        if isinstance(name, str) and ("/" in name or "\\" in name or ".." in name):
+            problems.append(f"{key}: {shown(name)} is not a plain file name")
+    return problems
+
+
+def _merge_faults(label: str, content: bytes, ids: Mapping[str, int]) -> list[str]:
+    problems = []
+    for number, line in enumerate(content.decode().split("\n"), 1):
+        if not line.strip() or (number == 1 and line.startswith("#version")):
+            continue
+        pair = line.rstrip("\r").split(" ")
+        if len(pair) != 2 or not all(pair):
+            problems.append(f"{label}: line {number}: {shown(line)}, expected two tokens")
+        elif unknown := [token for token in (*pair, "".join(pair)) if token not in ids]:
+            problems.append(f"{label}: line {number}: {shown(unknown[0])} is not in the vocabulary")
+    return problems[:20]
