@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-
 MAX_LISTED = 1000  # problems in one message
 
 

@@ -65,7 +65,12 @@ _MUTATIONS = [_flip, _byte, _number, _number, _cut, _remove, _insert, _repeat]
 
 
 def attack(
-    read: Callable[[Path], object], data: bytes, path: Path, count: int = COUNT, seed: int = 0, mutate: Callable = mutate
+    read: Callable[[Path], object],
+    data: bytes,
+    path: Path,
+    count: int = COUNT,
+    seed: int = 0,
+    mutate: Callable[[bytes, np.random.Generator], bytes] = mutate,
 ) -> dict[str, int]:
     """Lets a reader read `count` falsified files, and checks the error, the time and the memory of each.
 
@@ -89,7 +94,8 @@ def attack(
             read(path)
             seen["read"] += 1
         except (CheckpointError, ConversionError) as problem:
-            assert path.name in str(problem), f"mutant {number} of seed {seed}: {problem} names no file"
+            if path.name not in str(problem):
+                raise AssertionError(f"mutant {number} of seed {seed}: {problem} names no file") from problem
             seen["refused"] += 1
         except BaseException as problem:
             raise AssertionError(f"mutant {number} of seed {seed}: {problem!r}") from problem
