@@ -13,6 +13,7 @@ from gptzoo_conversion.layouts.gguf import Gguf
 from gptzoo_conversion.layouts.hf_flax import FlaxMsgpack
 from gptzoo_conversion.layouts.hf_tf import TfH5
 from gptzoo_conversion.layouts.hf_torch import PyTorchBin, Safetensors
+from gptzoo_conversion.layouts.keras_own import Keras
 from gptzoo_conversion.layouts.kerashub import KerasHub
 from gptzoo_conversion.layouts.llmc import LlmC
 from gptzoo_conversion.layouts.nanogpt import NanoGpt
@@ -28,6 +29,7 @@ FORMATS: dict[str, Format] = {
         NanoGpt(),
         PyTorchBin(),
         KerasHub(),
+        Keras(),
         TfH5(),
         FlaxMsgpack(),
         Gpt2Tf1(),

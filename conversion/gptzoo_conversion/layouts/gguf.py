@@ -78,7 +78,7 @@ class Gguf(Format):
         config: dict[str, Any] = self.fixed | {"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"]}
         config |= {ours: keys[theirs] for theirs, ours in FIELDS.items() if theirs in keys}
         config["layer_norm_epsilon"] = _shortest(config.get("layer_norm_epsilon"))
-        config["tie_word_embeddings"] = "output.weight" not in file.tensors
+        config |= {"tie_word_embeddings": False} if "output.weight" in file.tensors else {}
         if config.get("n_inner") == 4 * config.get("n_embd", 0):
             config["n_inner"] = None
         return Source({path.name: file}, self.column, config=config, vocabulary=_vocabulary(path, keys))
