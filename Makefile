@@ -30,7 +30,7 @@ demo: $(FRAMEWORKS)  ## compare the three frameworks on a small model
 test: lint  ## lint, then run the tests; PYTEST_ARGS="-k keras" is passed on
 	$(BIN)/python -m pytest -n auto tests $(PYTEST_ARGS)
 
-lint: $(FRAMEWORKS) $(STAMP)dev  ## ruff and mypy
+lint: $(FRAMEWORKS) $(STAMP)dev $(STAMP)peers  ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
