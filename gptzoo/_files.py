@@ -8,6 +8,7 @@ import re
 import secrets
 import shutil
 import stat
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from io import FileIO
@@ -17,6 +18,9 @@ from typing import BinaryIO
 from gptzoo.errors import CheckpointError
 
 Move = tuple[Path, Path]  # from, to
+
+_UNLOCKED = re.compile(r"\.gptzoo-[0-9]+-[0-9a-f]{8}\.tmp")
+_DAY = 86_400.0  # seconds
 
 
 @contextmanager
@@ -40,6 +44,13 @@ def open_regular(path: Path) -> FileIO:
         file.close()
         raise
     return file
+
+
+def stand_in(start: bytes, wanted: str = "the weights") -> str | None:
+    """Says what a file is that stands where a download should; None if it begins as no such file does."""
+    if start.startswith(b"version https://git-lfs"):
+        return f"this is a git-lfs pointer, not {wanted} (run: git lfs pull)"
+    return f"this is a web page, not {wanted}" if start.lstrip().startswith(b"<") else None
 
 
 def _without_waiting(path: str, flags: int) -> int:
@@ -134,26 +145,47 @@ def _staging(place: Path) -> Iterator[Path]:
     Where locks can be had, it is locked as long as this process lives, and only then has the name of a leftover that
     others may remove. (A process number would not do: in another container or on another machine it is no one's.)
     """
-    stage, boot = _temporary_in(place), _boot()
-    stage.mkdir()
-    with _lock(stage) as locked:
-        try:
-            if locked and boot:
-                stage = stage.rename(place / f".gptzoo-{boot}-{secrets.token_hex(4)}.tmp")
-            yield stage
-        finally:
-            shutil.rmtree(stage, ignore_errors=True)  # under the lock: its `.old` may hold what could not move back
+    new, boot = _temporary_in(place), _boot()
+    stage = place / f".gptzoo-{boot}-{secrets.token_hex(4)}.tmp"
+    try:
+        new.mkdir()
+        with _lock(new) as locked:
+            try:
+                if locked and boot:
+                    new.rename(stage)
+                else:
+                    stage = new
+                yield stage
+            finally:
+                _remove(stage)  # under the lock: its `.old` may hold what could not move back
+    finally:
+        _remove(new)  # there only if a signal came in between
+
+
+def _remove(directory: Path) -> None:
+    """Removes a directory, and goes on doing so where a signal interrupts it."""
+    try:
+        shutil.rmtree(directory, ignore_errors=True)
+    except BaseException:
+        shutil.rmtree(directory, ignore_errors=True)
+        raise
 
 
 def _remove_leftovers(place: Path) -> None:
     """Removes what saves left in `place` whose process was killed, as far as this is certain.
 
     A leftover is removed if it was made under this very kernel and its lock is free, so that whoever made it is gone.
-    An `.old` whose `.tmp` is gone stays: it is what a save could not move back.
+    An `.old` whose `.tmp` is gone stays: it is what a save could not move back. What was never locked is empty, and
+    goes when it is a day old.
     """
     pattern = re.compile(rf"\.gptzoo-{re.escape(_boot())}-[0-9a-f]{{8}}\.tmp")
     with suppress(OSError):
-        for name in filter(pattern.fullmatch, os.listdir(place)):
+        names = os.listdir(place)
+        for name in filter(_UNLOCKED.fullmatch, names):
+            with suppress(OSError):
+                if time.time() - (place / name).lstat().st_mtime > _DAY:
+                    (place / name).rmdir()
+        for name in filter(pattern.fullmatch, names):
             with _lock(place / name) as free:
                 if free:
                     shutil.rmtree((place / name).with_suffix(".old"), ignore_errors=True)
@@ -297,12 +329,9 @@ def _put(new: Path, target: Path, old: Path, overwrite: bool) -> None:
         if not _rename(new, target, _RENAME_NOREPLACE):
             os.rename(new, target)
     elif not _rename(new, target, _RENAME_EXCHANGE):
-        os.rename(target, old)
-        try:
-            os.rename(new, target)
-        except BaseException:
-            os.rename(old, target)
-            raise
+        aside = _temporary_in(target.parent).with_suffix(".old")  # after a crash no one takes it for a leftover
+        _move([(target, aside), (new, target)])
+        os.rename(aside, old)
 
 
 _RENAME_NOREPLACE, _RENAME_EXCHANGE = 1, 2

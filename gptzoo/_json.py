@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gptzoo import limits
+from gptzoo._files import stand_in
 from gptzoo.errors import GPTZooError
 
 
@@ -39,6 +40,8 @@ def parse_json(text: str) -> Any:
     except RecursionError:
         raise ValueError(too_deep) from None
     except ValueError as problem:  # json.JSONDecodeError is one
+        if diagnosis := stand_in(text[:64].encode(), "JSON"):
+            raise ValueError(diagnosis) from None
         raise ValueError(f"not valid JSON ({problem})") from None
     if _depth(value) > limits.MAX_JSON_DEPTH:
         raise ValueError(too_deep)

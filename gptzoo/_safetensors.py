@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from gptzoo import limits
-from gptzoo._files import naming, open_regular
+from gptzoo._files import naming, open_regular, stand_in
 from gptzoo._json import parse_json
 from gptzoo._tensors import TensorFile, TensorInfo, contiguous_bytes, shown, stamp_of
 from gptzoo.errors import CheckpointError
@@ -46,8 +46,6 @@ _WIDTHS = list(_CODES)
 
 # How other files begin that are found under a safetensors name.
 IMPOSTORS = {
-    b"version https://git-lfs": "this is a git-lfs pointer, not the weights (run: git lfs pull)",
-    b"<": "this is a web page, not the weights",
     b"{": "this is JSON text, not the weights",
     b"PK\x03\x04": "this is a zip archive (a PyTorch checkpoint?), not safetensors",
     b"\x80\x02": "this is a pickle (an old PyTorch checkpoint?), not safetensors",
@@ -91,6 +89,8 @@ def _header_text(path: Path, file: FileIO, size: int) -> bytes:
         text = file.read(length)
         if len(text) == length:
             return text
+    if diagnosis := stand_in(start):
+        raise CheckpointError(f"{path}: {diagnosis}")
     for magic, diagnosis in IMPOSTORS.items():
         if start.lstrip().startswith(magic):
             raise CheckpointError(f"{path}: {diagnosis}")

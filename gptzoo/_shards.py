@@ -41,23 +41,28 @@ def read_shards(
             continue
         if (count := count + len(files[name].tensors)) > limits.MAX_TENSORS:
             raise CheckpointError(f"{index}: more than {limits.MAX_TENSORS} tensors")
-        held = {key(tensor) for tensor in files[name].tensors}
-        problems += [f"{name}: no {shown(one)}, which the index says is there" for one in sorted(wanted - held)]
-        problems += [f"{name}: holds {shown(one)}, which the index does not say" for one in sorted(held - wanted)]
+        held = {key(tensor): tensor for tensor in files[name].tensors}
+        problems += [f"{name}: no {shown(one)}, which the index says is there" for one in _absent(wanted, held)]
+        problems += [f"{name}: holds {shown(one)}, which the index does not say" for one in _absent(held, wanted)]
     if problems:
         raise CheckpointError.listing(str(index), problems)
     return files
 
 
-def _read_index(path: Path, key: Callable[[str], str]) -> dict[str, set[str]]:
-    """Returns the tensors that each file should hold."""
+def _absent(names: Mapping[str, str], others: Mapping[str, str]) -> list[str]:
+    """Returns the names whose keys are not among those of `others`."""
+    return sorted(name for key, name in names.items() if key not in others)
+
+
+def _read_index(path: Path, key: Callable[[str], str]) -> dict[str, dict[str, str]]:
+    """Returns the tensors that each file should hold, by what is the same in both."""
     weight_map = read_json_object(path, CheckpointError).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise CheckpointError(f"{path}: weight_map: {shown(weight_map)}, expected a map from tensor to file")
-    problems, shards = [], dict[str, set[str]]()
+    problems, shards = [], dict[str, dict[str, str]]()
     for name, file in weight_map.items():
         if isinstance(file, str) and PLAIN_NAME.fullmatch(file):
-            shards.setdefault(file, set()).add(key(name))
+            shards.setdefault(file, {})[key(name)] = name
         else:
             problems.append(f"weight_map[{shown(name)}]: {shown(file)} is not a plain file name")
     if problems:

@@ -78,12 +78,14 @@ class Checkpoint:
         config: as stored; its class says the family.
         tensors: name as stored -> file, dtype and shape.
         files: name -> what the header of that file says.
+        format: of the files, as `gptzoo convert` names it.
     """
 
     path: Path
     config: GPTConfig
     tensors: dict[str, TensorInfo]
     files: dict[str, TensorFile] = field(repr=False)
+    format: str = "safetensors"
 
     def read(self, name: str) -> np.ndarray:
         """Returns one tensor, fresh and writable; bfloat16 as `ml_dtypes.bfloat16`.
@@ -108,11 +110,12 @@ class Checkpoint:
         return all(x == y for x, y in pieces)
 
 
-def open_checkpoint(path: str | Path) -> Checkpoint:
+def open_checkpoint(path: str | Path, config: GPTConfig | None = None) -> Checkpoint:
     """Reads the config and the headers of a checkpoint, and no tensor.
 
     Args:
         path: a directory, a file of a format that `gptzoo_conversion` reads, or the name of a bundled model.
+        config: in place of what a file says that has no config.json beside it.
 
     Raises:
         CheckpointError: a file is absent, broken, or of a kind that gptzoo does not read.
@@ -122,13 +125,13 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
     with naming(local):
         found = _find_weights(local) if local.is_dir() else None
         if found is None:
-            return _open_foreign(local)
-        config = AutoConfig.from_pretrained(local)
+            return _open_foreign(local, config)
+        stored = AutoConfig.from_pretrained(local)
     files = read_shards(found, read_header) if found.name == INDEX_FILE else {WEIGHTS_FILE: read_header(found)}
     if any(file.metadata.get("format") in _FOREIGN_FORMATS for file in files.values()):
-        return _open_foreign(local)
+        return _open_foreign(local, config)
     tensors = {name: info for file in files.values() for name, info in file.tensors.items()}
-    return Checkpoint(local, config, tensors, files)
+    return Checkpoint(local, stored, tensors, files)
 
 
 def _find_weights(directory: Path) -> Path | None:
@@ -140,11 +143,12 @@ def _find_weights(directory: Path) -> Path | None:
     return found[0] if found else None
 
 
-def _open_foreign(path: Path) -> Checkpoint:
+def _open_foreign(path: Path, config: GPTConfig | None) -> Checkpoint:
     """Opens a checkpoint in a format of other software; what is assumed about it is a warning."""
     from gptzoo_conversion import open_foreign  # the one way back: conversion builds on this module
 
-    checkpoint = open_foreign(path)
+    beside = (path if path.is_dir() else path.parent) / CONFIG_FILE
+    checkpoint = open_foreign(path, config=None if beside.exists() else config)
     for note in checkpoint.notes:
         warnings.warn(f"{path}: {note}", stacklevel=4)
     return checkpoint

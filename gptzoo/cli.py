@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from io import TextIOWrapper
 from pathlib import Path
 
 from gptzoo.errors import GPTZooError
@@ -22,8 +23,9 @@ MAX_MESSAGE = 1000
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; bad input ends in one line on standard error, never in a traceback."""
     _quiet_frameworks()
-    args = _parser().parse_args(argv)
+    _repair_streams()
     try:
+        args = _parser().parse_args(argv)
         code: int = args.run(args)
         print(end="", flush=True)  # now, while its errors are ours to tell; there may be no standard output
         return code
@@ -123,8 +125,9 @@ def _parity(args: argparse.Namespace) -> int:
 
 
 def progress(line: str) -> None:
-    """Says on standard error what is being done."""
-    print(f"gptzoo: {line} ...", file=sys.stderr, flush=True)
+    """Says on standard error what is being done, if it can be said."""
+    with suppress(OSError):
+        print(f"gptzoo: {line} ...", file=sys.stderr, flush=True)
 
 
 def _fail(message: str, code: int = 2) -> int:
@@ -132,8 +135,18 @@ def _fail(message: str, code: int = 2) -> int:
     printable = "".join(c if c.isprintable() else repr(c)[1:-1] for c in line)
     if len(printable) > MAX_MESSAGE - 20:
         printable = printable[: MAX_MESSAGE - 23] + "..."
-    print(f"gptzoo: error: {printable}", file=sys.stderr)
+    with suppress(OSError):  # the exit code still tells
+        print(f"gptzoo: error: {printable}", file=sys.stderr)
     return code
+
+
+def _repair_streams() -> None:
+    """Opens what the caller closed, whose numbers our own files would get; prints any file name that there is."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115  # as long as the process lives
+    if isinstance(sys.stdout, TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _quiet_frameworks() -> None:

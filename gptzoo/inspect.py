@@ -24,6 +24,7 @@ class Description:
         config: the fields that say most, by name.
         architecture: class of the model that the checkpoint is of, as far as it tells.
         parameters: trainable numbers of that model; a tied weight counts once.
+        format: of the files, as `gptzoo convert` names it.
         files: name -> bytes.
         dtypes: dtype -> number of tensors stored in it.
         heads: heads whose weights are all there.
@@ -36,6 +37,7 @@ class Description:
     config: dict[str, Any]
     architecture: str
     parameters: int
+    format: str
     files: dict[str, int]
     dtypes: dict[str, int]
     heads: list[str] = field(default_factory=list)
@@ -52,7 +54,7 @@ class Description:
             ("model", f"{self.architecture} ({self.model_type}), {self.parameters:,} parameters"),
             ("config", ", ".join(f"{name} {value}" for name, value in self.config.items())),
             ("tensors", ", ".join(f"{count} {dtype}" for dtype, count in self.dtypes.items())),
-            ("files", f"{_several(list(self.files))} ({sum(self.files.values()):,} bytes)"),
+            ("files", f"{_several(list(self.files))} ({self.format}, {sum(self.files.values()):,} bytes)"),
             ("heads held", ", ".join(self.heads) or "none"),
         ]
         rows += [(name, str(report)) for name, report in self.loads.items()]
@@ -83,6 +85,7 @@ def describe(path: str | Path) -> Description:
         config={name: getattr(config, name) for name in _SUMMARY},
         architecture=class_name(config, head),
         parameters=parameter_count(config, head),
+        format=checkpoint.format,
         files={name: file.nbytes for name, file in checkpoint.files.items()},
         dtypes=dict(Counter(info.dtype for info in checkpoint.tensors.values()).most_common()),
         heads=held,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -12,12 +13,13 @@ import numpy as np
 
 from gptzoo import weights
 from gptzoo._files import naming
-from gptzoo._tensors import TensorInfo, contiguous_bytes, shown
+from gptzoo._tensors import TensorInfo, shown
 from gptzoo.checkpoint import Checkpoint
 from gptzoo.config import ACTIVATIONS, CONFIG_FILE, AutoConfig, GPTConfig, config_class
 from gptzoo.errors import CheckpointError, ConfigError
 from gptzoo.heads import HEADS, class_name
 from gptzoo.hub import resolve
+from gptzoo_conversion._numbers import is_same
 from gptzoo_conversion.format import Source
 from gptzoo_conversion.formats import format_named, locate
 from gptzoo_conversion.view import View, view
@@ -47,15 +49,13 @@ class ForeignCheckpoint(Checkpoint):
     """A checkpoint in a format of other software, under the canonical names of its weights.
 
     Attributes:
-        format: its name on the command line.
         view: where each weight lies.
         notes: what was assumed or left aside.
         vocabulary: tokenizer files by their usual names.
         single: whether it is one file, of whose directory the rest is not ours.
     """
 
-    format: str
-    view: View = field(repr=False)
+    view: View = field(repr=False, default_factory=View)
     notes: tuple[str, ...] = ()
     vocabulary: Mapping[str, bytes] = field(default_factory=dict, repr=False)
     single: bool = False
@@ -73,8 +73,7 @@ class ForeignCheckpoint(Checkpoint):
         return self.view.where(name)
 
     def is_equal(self, one: str, other: str) -> bool:
-        a, b = self.peek(one), self.peek(other)
-        return (a.dtype, a.shape) == (b.dtype, b.shape) and np.array_equal(contiguous_bytes(a), contiguous_bytes(b))
+        return is_same(self.peek(one), self.peek(other))
 
 
 def open_foreign(
@@ -123,7 +122,7 @@ def _path(path: str | Path) -> Path:
     try:
         return resolve(path)
     except CheckpointError:
-        if path and Path(f"{path}.index").is_file():
+        if path and os.path.isfile(f"{path}.index"):  # unlike Path's, never an error
             return Path(path)
         raise
 
@@ -135,7 +134,7 @@ def _config(
     config = None
     if given is not None:
         config = deepcopy(given) if isinstance(given, GPTConfig) else AutoConfig.from_pretrained(given)
-    elif source.has_config_file and (directory / CONFIG_FILE).exists():
+    elif source.has_config_file and os.path.lexists(directory / CONFIG_FILE):
         config = AutoConfig.from_pretrained(directory)
         _require_agreement(directory / CONFIG_FILE, config, source.config)
     if config is not None:
@@ -209,8 +208,7 @@ def _head_fields(seen: View, gpt2: bool) -> dict[str, Any]:
             fields["num_labels"] = seen.tensors[name].shape[0]
     if "lm_head.weight" in seen.tensors:
         embedding = "wte.weight" if gpt2 else "tokens_embed.weight"
-        head = seen.read("lm_head.weight")
-        fields["tie_word_embeddings"] = bool(np.array_equal(head, seen.read(embedding)))
+        fields["tie_word_embeddings"] = is_same(seen.read("lm_head.weight"), seen.read(embedding))
     return fields
 
 

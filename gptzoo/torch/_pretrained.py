@@ -102,8 +102,9 @@ class PreTrainedModel(nn.Module, GenerationMixin, SurgeryMixin):
             ConfigError: lists every override with a wrong value, or of a name that means nothing.
         """
         dtype = overrides.pop("torch_dtype", dtype)  # its older name
-        checkpoint = open_checkpoint(path)
-        given, device = given_config(cls.config_class, config), to_device(device)
+        given = given_config(cls.config_class, config)
+        checkpoint = open_checkpoint(path, given)
+        device = to_device(device)
         overrides = config_overrides(checkpoint.config, cls.config_class, overrides)
         config = cls.config_class.derive(given or checkpoint.config, **overrides)
         plan = plan_load(checkpoint, config, cls.head, ignore_mismatched_sizes)
