@@ -317,18 +317,24 @@ def publish(target: Path, write: Callable[[Path], None], file: str | None = None
         for directory, _, _ in os.walk(new, topdown=False):
             _sync_directory(Path(directory))
         _put(new / file if file else new, target, stage / "old", overwrite)
-        _sync_directory(target.parent)
     _remove_leftovers(target.parent)
 
 
 def _put(new: Path, target: Path, old: Path, overwrite: bool) -> None:
     """Renames `new` to `target`; what is there is replaced in one step where the system can do that."""
-    if not overwrite or not os.path.lexists(target):
-        if os.path.lexists(target):
-            raise CheckpointError(f"{target}: exists (--overwrite replaces it)")
-        if not _rename(new, target, _RENAME_NOREPLACE):
-            os.rename(new, target)
-    elif not _rename(new, target, _RENAME_EXCHANGE):
+    exists = os.path.lexists(target)
+    if exists and not overwrite:
+        raise CheckpointError(f"{target}: exists (--overwrite replaces it)")
+    flags = _RENAME_EXCHANGE if exists else _RENAME_NOREPLACE
+    if _rename(new, target, flags):
+        try:
+            _sync_directory(target.parent)
+        except BaseException:
+            _rename(target, new, flags)
+            raise
+    elif not exists:
+        _move([(new, target)])
+    else:
         aside = _temporary_in(target.parent).with_suffix(".old")  # after a crash no one takes it for a leftover
         _move([(target, aside), (new, target)])
         os.rename(aside, old)

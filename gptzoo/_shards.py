@@ -90,11 +90,16 @@ def split(infos: Mapping[str, TensorInfo], limit: int, file: str) -> dict[str, d
     return {f"{stem}-{i:05d}-of-{len(parts):05d}.{suffix}": part for i, part in enumerate(parts, 1)}
 
 
-def index_text(shards: Mapping[str, Mapping[str, TensorInfo]]) -> bytes:
-    """Returns the content of an index."""
+def index_text(shards: Mapping[str, Mapping[str, TensorInfo]], aliases: Mapping[str, str] | None = None) -> bytes:
+    """Returns the content of an index.
+
+    Args:
+        aliases: further name of a tensor -> its name in `shards`.
+    """
     infos = [info for part in shards.values() for info in part.values()]
     metadata = {"total_parameters": sum(i.size for i in infos), "total_size": sum(i.nbytes for i in infos)}
     weight_map = {name: file for file, part in shards.items() for name in part}
+    weight_map |= {alias: weight_map[name] for alias, name in (aliases or {}).items()}
     return (json.dumps({"metadata": metadata, "weight_map": weight_map}, indent=2, sort_keys=True) + "\n").encode()
 
 

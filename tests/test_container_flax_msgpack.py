@@ -181,8 +181,8 @@ def deep(levels: int) -> bytes:
 NAME = "transformer/wte/embedding: "
 BAD = {
     "no bytes": (b"", "empty file"),
-    "git-lfs pointer": (b"version https://git-lfs.github.com/spec/v1\n", "begins with b'version https:/"),
-    "web page": (b"<!DOCTYPE html>", "expected a map"),
+    "git-lfs pointer": (b"version https://git-lfs.github.com/spec/v1\n", "this is a git-lfs pointer"),
+    "web page": (b"<!DOCTYPE html>", "this is a web page"),
     "an array and no map": (GOOD, "expected a map"),
     "unused byte": (b"\xc1", "0xc1"),
     "cut in a key": (wte(GOOD)[:10], "cut off"),

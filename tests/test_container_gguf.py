@@ -187,7 +187,7 @@ BIG = 2**63
 BAD: dict[str, tuple[bytes, str]] = {
     "no bytes": (b"", "empty file"),
     "magic only": (b"GGUF", "4 bytes, expected at most the 0"),
-    "git-lfs pointer": (b"version https://git-lfs.github.com", "begins with b'version https:/"),
+    "git-lfs pointer": (b"version https://git-lfs.github.com", "this is a git-lfs pointer"),
     "old GGML": (build(magic=b"ggjt"), "not GGUF"),
     "version 0": (build(version=0), "version 0"),
     "version 1": (build(version=1), "version 1"),

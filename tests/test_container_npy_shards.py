@@ -223,7 +223,7 @@ NPYS: dict[str, tuple[bytes, str]] = {
     "cut in the data": (npy(said())[:-1], "expected 88 for float32 [5] (cut off)"),
     "no data": (npy(said(), b""), "(cut off)"),
     "a byte too many": (npy(said()) + b"\0", "89 bytes, expected 88 for float32 [5]"),
-    "git-lfs pointer": (b"version https://git-lfs.github.com/spec/v1\n", "not an .npy file"),
+    "git-lfs pointer": (b"version https://git-lfs.github.com/spec/v1\n", "this is a git-lfs pointer"),
     "zip": (b"PK\x03\x04" + bytes(50), "not an .npy file"),
     "pickle": (BOMB, "not an .npy file"),
     "version 4": (npy(said(), version=b"\4\0"), "version [4, 0], expected"),

@@ -415,7 +415,7 @@ TABLES: dict[str, tuple[bytes, str]] = {
     "footer alone": (bytes(40) + bytes.fromhex("57fb808b247547db"), "expected to end at most at 0"),
     "git-lfs pointer": (
         b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n",
-        "not a TensorFlow index",
+        "this is a git-lfs pointer",
     ),
     "keys descend": (table((b"b", block([HEAD, ROW_A, (b"Z", b"")]))), "key Z follows a"),
     "key stands twice": (table((b"b", block([HEAD, ROW_A, ROW_A]))), "key a follows a"),

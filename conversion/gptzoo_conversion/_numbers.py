@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 import numpy as np
 
@@ -37,6 +38,31 @@ def digest(array: np.ndarray) -> str:
     for piece in pieces(array):
         result.update(contiguous_bytes(piece.astype(piece.dtype.newbyteorder("<"), copy=False)).data)
     return result.hexdigest()
+
+
+class Digests:
+    """Makes digests of arrays while they are written, or the next is read: hashing does without the interpreter's lock.
+
+    No more than one array is held: the next waits until the last is done.
+    """
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(1)
+        self._last: list[Future[str]] = []
+
+    def begin(self, array: np.ndarray) -> Future[str]:
+        """Returns the digest to be; the array must not change until it is there."""
+        wait(self._last)
+        self._last = [self._thread.submit(digest, array)]
+        return self._last[0]
+
+
+def is_same(one: np.ndarray, other: np.ndarray) -> bool:
+    """Whether two arrays are of one dtype and shape, and the same bit for bit."""
+    if (one.dtype, one.shape) != (other.dtype, other.shape):
+        return False
+    both = zip(pieces(one), pieces(other), strict=True)
+    return all(np.array_equal(contiguous_bytes(a), contiguous_bytes(b)) for a, b in both)
 
 
 def first_nonfinite(array: np.ndarray) -> str | None:

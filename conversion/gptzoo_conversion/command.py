@@ -51,7 +51,7 @@ def _convert(args: argparse.Namespace) -> int:
 
     if args.certificate:
         require_writable(args.certificate)
-    with _Bar(not args.quiet and sys.stderr.isatty()) as bar, _stopped_by_signals():
+    with _stopped_by_signals(), _Bar(not args.quiet and sys.stderr.isatty()) as bar:
         result = convert(
             args.source,
             args.target,
@@ -66,8 +66,8 @@ def _convert(args: argparse.Namespace) -> int:
             progress=bar.show,
             verify=_parity if args.parity else None,
         )
-    if args.certificate:
-        write_certificate(args.certificate, result)
+        if args.certificate:
+            write_certificate(args.certificate, result)
     if args.json:
         print(json.dumps(result.to_json(), indent=2))
     elif not args.quiet:
@@ -90,18 +90,25 @@ def _verify(args: argparse.Namespace) -> int:
 
 @contextmanager
 def _stopped_by_signals() -> Iterator[None]:
-    """Turns signals that end a process into an exit on which what was begun is removed."""
+    """Turns signals that end a process into an exit on which what was begun is removed.
+
+    Those that are ignored stay so, as `nohup` wants it; and once one has come, all are: the removal is not interrupted.
+    """
+    numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    before = {n: handler for n in numbers if (handler := signal.getsignal(n)) not in (signal.SIG_IGN, None)}
 
     def stop(number: int, frame: FrameType | None) -> None:
-        raise SystemExit(128 + number)
+        for each in before:
+            signal.signal(each, signal.SIG_IGN)
+        raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
 
-    names = [name for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    before = {name: signal.signal(getattr(signal, name), stop) for name in names}
     try:
+        for number in before:
+            signal.signal(number, stop)
         yield
     finally:
-        for name, handler in before.items():
-            signal.signal(getattr(signal, name), handler)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class _Bar:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from gptzoo._tensors import TensorInfo
 from gptzoo.config import CONFIG_FILE, DTYPES, GPTConfig
 from gptzoo.errors import CheckpointError, ConversionError, GPTZooError
 from gptzoo.heads import class_name
-from gptzoo_conversion._numbers import cast, digest, first_nonfinite
+from gptzoo_conversion._numbers import Digests, cast, first_nonfinite
 from gptzoo_conversion.format import Target
 from gptzoo_conversion.formats import format_named, locate
 from gptzoo_conversion.opening import ForeignCheckpoint, open_foreign
@@ -120,7 +121,7 @@ def convert(
         dropped=plan.dropped,
         notes=list(checkpoint.notes),
     )
-    if is_file and format.writes_config:
+    if is_file and not format.says_config(place.name):
         result.notes.append(f"a single file was asked for: no {CONFIG_FILE} and no tokenizer beside it")
     job = _Job(plan, result, dtype, allow_nonfinite, progress)
     file = place.name if is_file else None
@@ -143,7 +144,9 @@ class _Job:
     ):
         self.plan, self.result, self.dtype = plan, result, dtype
         self.allow_nonfinite, self.progress = allow_nonfinite, progress
-        self.total = sum(info.nbytes for info in plan.infos.values())
+        self.weights = plan.weights()
+        self.digests, self.noted = Digests(), dict[str, tuple[Future[str], Future[str]]]()
+        self.done, self.total = 0, sum(info.nbytes for info in plan.infos.values())
         self.split: tuple[str, list[np.ndarray]] = ("", [])  # the weight whose parts are being written
 
     def write(self, stage: Path, file: str | None, max_shard_size: int) -> None:
@@ -151,7 +154,6 @@ class _Job:
         plan, format = self.plan, self.plan.format
         constants = format.constants(plan.config, plan.head)
         infos = plan.infos | {name: TensorInfo("", a.dtype.name, a.shape) for name, a in constants.items()}
-        vocabulary = {} if file and format.writes_config else plan.source.vocabulary
         format.write(
             Target(
                 directory=stage,
@@ -160,17 +162,19 @@ class _Job:
                 head=plan.head,
                 infos=infos,
                 read=lambda name: constants[name] if name in constants else self.read(name),
-                vocabulary=vocabulary,
+                vocabulary=plan.source.vocabulary,
                 max_shard_size=max_shard_size,
             )
         )
+        for name, (before, after) in self.noted.items():
+            self.result.tensors[name] |= {"source": before.result(), "target": after.result()}
 
     def read(self, foreign: str) -> np.ndarray:
         """Returns one foreign tensor."""
         part = self.plan.origin[foreign]
         if self.split[0] != part.name:
             self.split = ("", [])  # lets go of the last one before the next is read
-            cell = self.plan.format.column[self.plan.weights()[part.name].row.name]
+            cell = self.plan.format.column[self.weights[part.name].row.name]
             self.split = (part.name, cell.split(self.value(part.name), self.plan.config.n_head))
         array = self.split[1][part.number]
         if part.number + 1 == len(self.split[1]):
@@ -184,13 +188,13 @@ class _Job:
         if not self.allow_nonfinite and (bad := first_nonfinite(array)):
             where = f"{source.path}: {source.where(stored)}{bad}"
             raise CheckpointError(f"{where}, expected finite numbers (--allow-nonfinite takes them as they are)")
-        before = after = digest(array)
+        before = after = self.digests.begin(array)
         if self.dtype and array.dtype.name != self.dtype:
             array = cast(array, self.dtype, source.where(stored))
-            after = digest(array)
-        shape = list(array.shape)
-        self.result.tensors[name] = {"dtype": array.dtype.name, "shape": shape, "source": before, "target": after}
-        self.tell("converting")
+            after = self.digests.begin(array)
+        self.noted[name] = before, after
+        self.result.tensors[name] = {"dtype": array.dtype.name, "shape": list(array.shape)}
+        self.tell("converting", array)
         return array
 
     def read_back(self, stage: Path, file: str | None) -> ForeignCheckpoint:
@@ -201,7 +205,8 @@ class _Job:
         """
         plan = self.plan
         try:
-            back = open_foreign(stage / file if file else stage, plan.format.name, plan.config if file else None)
+            given = plan.config if file and not plan.format.says_config(file) else None
+            back = open_foreign(stage / file if file else stage, plan.format.name, given)
             load = plan_load(back, back.config, plan.head)
             load.require_tied_equal()
         except GPTZooError as problem:
@@ -211,21 +216,26 @@ class _Job:
             for name in _SAID
             if getattr(back.config, name) != getattr(plan.config, name)
         ]
-        for name, tensor in self.result.tensors.items():
+        self.done = 0
+        found = {}
+        for name in self.result.tensors:
             array = back.peek(load.stored[name])
-            found = {"dtype": array.dtype.name, "shape": list(array.shape), "target": digest(array)}
-            if any(tensor[key] != value for key, value in found.items()):
+            found[name] = array.dtype.name, list(array.shape), self.digests.begin(array)
+            self.tell("reading back", array)
+        for name, (dtype, shape, sha) in found.items():
+            tensor = self.result.tensors[name]
+            if (dtype, shape, sha.result()) != (tensor["dtype"], tensor["shape"], tensor["target"]):
                 wrong.append(f"{name}: read back other than written")
-            self.tell("reading back")
-        wrong += [f"{name}: not written" for name in plan.weights() if name not in self.result.tensors]
+        wrong += [f"{name}: not written" for name in self.weights if name not in self.result.tensors]
         if wrong:
             raise CheckpointError.listing(self.result.target["path"], wrong)
         return back
 
-    def tell(self, what: str) -> None:
+    def tell(self, what: str, array: np.ndarray) -> None:
         """Reports progress: bytes whose work is done."""
+        self.done += array.nbytes
         if self.progress:
-            self.progress(what, self.result.nbytes, self.total)
+            self.progress(what, self.done, self.total)
 
 
 def _require_place(place: Path, overwrite: bool) -> None:
@@ -239,11 +249,19 @@ def _require_place(place: Path, overwrite: bool) -> None:
                 raise CheckpointError(f"{place}: {parent} cannot be written to")
         elif not overwrite:
             raise CheckpointError(f"{place}: exists (--overwrite replaces it)")
-        elif place.is_dir() and any(place.iterdir()):
+        elif place.exists():
             _require_checkpoint(place)
 
 
 def _require_checkpoint(place: Path) -> None:
+    """Checks that what would be replaced is a checkpoint, or empty."""
+    if place.is_dir():
+        if not any(place.iterdir()):
+            return
+    elif not place.is_file():
+        raise CheckpointError(f"{place}: a pipe or device, expected a checkpoint or nothing")
+    elif not place.stat().st_size:
+        return
     try:
         locate(place)
     except CheckpointError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +27,7 @@ class Source:
         column: of the weight table.
         bare: from a name in a container to the one in the column, or to None if it is not of the model.
         config: fields of config.json that the format itself says.
+        said_in: the file that says them, if it is another than the weights'.
         zeros: end of the names of weights that are absent because they are zero.
         notes: what the user should know of how it was read.
         vocabulary: tokenizer files by their usual names, where the format holds them within.
@@ -36,6 +38,7 @@ class Source:
     column: Column
     bare: Callable[[str], str | None] = str
     config: dict[str, Any] = field(default_factory=dict)
+    said_in: Path | None = None
     zeros: str | None = None
     notes: list[str] = field(default_factory=list)
     vocabulary: dict[str, bytes] = field(default_factory=dict)
@@ -106,7 +109,7 @@ class Format:
     def find(self, directory: Path) -> Path | None:
         """Returns what is to be opened in a directory, by its usual name."""
         path = directory / self.file
-        return path if path.is_file() else None
+        return path if os.path.lexists(path) else None
 
     def open(self, path: Path) -> Source:
         """Reads headers.
@@ -126,6 +129,10 @@ class Format:
         return [
             row.name for row in rows if row.name not in self.column and not (row.tied and config.tie_word_embeddings)
         ]
+
+    def says_config(self, file: str) -> bool:
+        """Whether a single file of this name says all that a reader needs to know of the config."""
+        return False
 
     def problems(self, config: GPTConfig, head: str) -> list[str]:
         """Lists what of a model cannot be held and not be dropped either."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from gptzoo._files import naming, open_regular
+from gptzoo._files import naming, open_regular, stand_in
 from gptzoo._safetensors import IMPOSTORS
 from gptzoo.errors import CheckpointError
 from gptzoo_conversion.format import Format
@@ -107,6 +107,8 @@ def _of_file(path: Path) -> Format:
     for format in FORMATS.values():
         if format.matches(path, start):
             return format
+    if diagnosis := stand_in(start):
+        raise CheckpointError(f"{path}: {diagnosis}")
     for magic, diagnosis in IMPOSTORS.items():
         if start.lstrip().startswith(magic):
             raise CheckpointError(f"{path}: {diagnosis.split(', not safetensors')[0]}")

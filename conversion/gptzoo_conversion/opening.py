@@ -100,6 +100,8 @@ def open_foreign(
         raise CheckpointError.listing(str(found), seen.problems)
     directory = local if local.is_dir() else found.parent
     chosen, assumed = _config(found, directory, source, seen, config)
+    if misfits := seen.misfits(chosen.n_head):
+        raise CheckpointError.listing(str(found), misfits)
     _add_zeros(source, seen, chosen)
     vocabulary = read_vocabulary(
         directory, found_format.vocabulary_files, found_format.vocabulary_names, source.vocabulary
@@ -144,7 +146,7 @@ def _config(
     try:
         return config_class(fields["model_type"]).from_dict(fields), notes
     except ConfigError as problem:
-        raise ConfigError(f"{found}: {problem}") from None
+        raise ConfigError(f"{source.said_in or found}: {problem}") from None
 
 
 def _require_agreement(path: Path, config: GPTConfig, said: Mapping[str, Any]) -> None:

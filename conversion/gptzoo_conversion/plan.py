@@ -71,14 +71,15 @@ def plan_conversion(source: ForeignCheckpoint, format: Format, dtype: str | None
     load.require_tied_equal()
     if problems := _refusals(source, format, load, head, dtype):
         raise ConversionError.listing(f"{source.path} as {format.name}", problems)
+    config, rest = _fit(format, source.config, head)
     dropped = _other_heads(source, load, head) + format.losses(source.config, head)
+    dropped += _lost_with_head(source, format, head, config, rest)
     if dropped and not drop:
         hints = [f"{loss} (--drop goes on without it)" for loss in dropped]
         raise ConversionError.listing(f"{source.path} as {format.name}", hints)
-    config, head = _fit(format, source.config, head)
-    infos, origin = _lay_out(source, format, load, config, head, dtype)
+    infos, origin = _lay_out(source, format, load, config, rest, dtype)
     config.dtype = common_dtype(info.dtype for info in infos.values())
-    return Plan(source, format, load, config, head, infos, origin, dropped)
+    return Plan(source, format, load, config, rest, infos, origin, dropped)
 
 
 def _refusals(source: ForeignCheckpoint, format: Format, load: LoadPlan, head: str, dtype: str | None) -> list[str]:
@@ -95,8 +96,27 @@ def _refusals(source: ForeignCheckpoint, format: Format, load: LoadPlan, head: s
 
 
 def _other_heads(source: ForeignCheckpoint, load: LoadPlan, head: str) -> list[str]:
-    names = [name for name in load.report.ignored if not weights.is_buffer(name)]
+    names = [name for name in load.report.ignored if not weights.is_buffer(name) and not _is_tied_copy(source, name)]
     return [f"{source.where(name)}: not of {class_name(source.config, head)}" for name in names]
+
+
+def _is_tied_copy(source: ForeignCheckpoint, name: str) -> bool:
+    """Whether nothing is lost with a head: it is the embedding once more, as the config says."""
+    tied = {row.name: row.tied for row in weights.rows(source.config, "LMHeadModel")}.get(name)
+    return bool(tied and source.config.tie_word_embeddings and tied in source.tensors and source.is_equal(name, tied))
+
+
+def _lost_with_head(source: ForeignCheckpoint, format: Format, head: str, config: GPTConfig, rest: str) -> list[str]:
+    """Lists the weights that a format could hold, but not in the model that is left without others of their head."""
+    named = format.uncovered(source.config, head)
+    kept = _own_rows(config, rest)
+    names = [name for name in _own_rows(source.config, head) if name not in kept and name not in named]
+    return [f"{name}: no weight of the {class_name(config, rest)} that is left" for name in names]
+
+
+def _own_rows(config: GPTConfig, head: str) -> list[str]:
+    rows = weights.rows(config, head)
+    return [row.name for row in rows if not (row.tied and config.tie_word_embeddings)]
 
 
 def _fit(format: Format, config: GPTConfig, head: str) -> tuple[GPTConfig, str]:

@@ -39,6 +39,21 @@ class View:
         parts = [file.read(foreign) for file, foreign in self.places[name]]
         return self.cells[name].join(parts) if name in self.cells else parts[0]
 
+    def misfits(self, n_head: int) -> list[str]:
+        """Lists the foreign arrays whose axes of heads are not those of a model of so many heads."""
+        problems = []
+        for name, cell in self.cells.items():
+            try:
+                wanted = cell.split_shapes(self.tensors[name].shape, n_head)
+            except ValueError:  # these axes cannot be split into so many heads
+                wanted = [()] * len(self.places[name])
+            for (file, foreign), shape in zip(self.places[name], wanted, strict=True):
+                found = file.tensors[foreign].shape
+                if found != shape:
+                    where = f"{file.path.name}: {shown(foreign)}"
+                    problems.append(f"{where}: shape {found}, expected that of {n_head} heads {shape or ''}".rstrip())
+        return problems
+
     def where(self, name: str) -> str:
         """Returns the file and the foreign name of a weight, for messages."""
         names = ", ".join(shown(foreign) for _, foreign in self.places[name])

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from gptzoo import limits
-from gptzoo._files import naming, open_regular
+from gptzoo._files import naming, open_regular, stand_in
 from gptzoo._json import parse_json
 from gptzoo._tensors import shown
 from gptzoo.errors import CheckpointError
@@ -46,7 +47,7 @@ def read_vocabulary(
     for usual in wanted:
         for name in dict.fromkeys((names.get(usual, usual), usual)):
             path = directory / name
-            if usual not in files and path.is_file():
+            if usual not in files and os.path.lexists(path):
                 files[usual] = _read(path)
     files |= within
     problems = [problem for name, content in files.items() for problem in _faults(names.get(name, name), name, content)]
@@ -72,7 +73,8 @@ def _faults(label: str, name: str, content: bytes) -> list[str]:
     except UnicodeDecodeError as problem:
         return [f"{label}: not UTF-8 text ({problem.reason} at byte {problem.start})"]
     if name == MERGES:
-        return []
+        diagnosis = stand_in(content[:64], "a list of merges")
+        return [f"{label}: {diagnosis}"] if diagnosis else []
     try:
         value = parse_json(text)
     except ValueError as problem:

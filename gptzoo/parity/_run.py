@@ -12,7 +12,7 @@ from gptzoo._extras import FRAMEWORKS, missing
 from gptzoo._load import claimed_heads
 from gptzoo.checkpoint import Checkpoint, open_checkpoint, plan_load
 from gptzoo.config import GPTConfig
-from gptzoo.errors import GPTZooError, MissingExtraError, ParityError
+from gptzoo.errors import GPTZooError, InputError, MissingExtraError, ParityError
 from gptzoo.heads import class_name
 from gptzoo.parity._cases import Case, cases
 from gptzoo.parity._compare import Comparison, compare, default_tolerance
@@ -77,7 +77,7 @@ def require_same_outputs(one: Checkpoint, other: Checkpoint, head: str) -> None:
     """Checks that the float64 reference computes the same from two checkpoints: to the last bit if of one dtype.
 
     Raises:
-        ParityError: lists the outputs that differ.
+        ParityError: lists the outputs that differ; or names an input that only one of them takes.
     """
     plans = [plan_load(checkpoint, checkpoint.config, head) for checkpoint in (one, other)]
     same = plans[0].dtype == plans[1].dtype
@@ -86,7 +86,10 @@ def require_same_outputs(one: Checkpoint, other: Checkpoint, head: str) -> None:
     outputs = []
     for plan in plans:
         call = reference_runner(plan.checkpoint.config, head, dict(plan.values()))
-        outputs.append({case.name: _outputs(call, case, lambda x: x) for case in inputs})
+        try:
+            outputs.append({case.name: _outputs(call, case, lambda x: x) for case in inputs})
+        except InputError as problem:  # the inputs are those of the first config
+            raise ParityError(f"{other.path} does not take what {one.path} does: {problem}") from None
     wrong = [
         f"{case} {name}: {comparison.problem or f'{comparison.max_rel:.1e} off'}"
         for case, expected in outputs[0].items()

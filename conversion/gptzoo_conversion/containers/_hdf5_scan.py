@@ -18,6 +18,17 @@ from gptzoo_conversion.containers import _hdf5_format as hdf5
 from gptzoo_conversion.containers._hdf5_format import Blocks, Broken, Cursor
 
 GZIP, SHUFFLE = 1, 2
+_CLASSES = {
+    0: "integer",
+    1: "floating point",
+    3: "text",
+    5: "opaque",
+    6: "compound",
+    7: "reference",
+    8: "enumeration",
+    9: "variable-length",
+    10: "array",
+}
 _COMPACT, _CONTIGUOUS, _CHUNKED, _VIRTUAL = range(4)
 
 
@@ -180,8 +191,8 @@ class Scan:
             return "<u2", "bfloat16"
         stored = hdf5.number_code(kind)
         if stored is None or bfloat16:
-            found = f"datatype {kind[:8].hex()}{' marked as bfloat16' if bfloat16 else ''}"
-            raise self._fault(name, f"{found}, expected floating point numbers, integers, truth values or bfloat16")
+            found = f"{_CLASSES.get(kind[0] & 15, 'unknown') if kind else 'no'} values ({kind[:8].hex()})"
+            raise self._fault(name, f"{found}{' marked as bfloat16' if bfloat16 else ''}, expected plain numbers")
         return stored, np.dtype(stored).name
 
     def _inline(self, info: TensorInfo, layout: Cursor, name: str) -> bytes:
@@ -209,9 +220,10 @@ class Scan:
         if set(filters) - {GZIP, SHUFFLE} or len(set(filters)) < len(filters):
             raise self._fault(name, f"filters {list(filters)}, expected gzip (1) and shuffle (2) at most")
         rank, index = layout.numbers(1, 8)
-        *chunk, item = (layout.number(4) for _ in range(rank))
-        if len(chunk) != len(info.shape) or not chunk or 0 in chunk or item != np.dtype(stored).itemsize:
-            raise self._fault(name, f"chunks {chunk} of {item} bytes, expected them to fit {list(info.shape)}")
+        sizes = tuple(layout.number(4) for _ in range(rank))
+        chunk, item = sizes[:-1], np.dtype(stored).itemsize
+        if len(chunk) != len(info.shape) or not chunk or 0 in chunk or sizes[-1] != item:
+            raise self._fault(name, f"chunks of {list(sizes)}, expected them to fit {list(info.shape)} of {item} bytes")
         count = math.prod(-(-size // step) for size, step in zip(info.shape, chunk, strict=True))
         self._expanded += count * math.prod(chunk) * item
         if self._expanded > limits.MAX_ZIP_RATIO * self._blocks.size:
@@ -223,7 +235,7 @@ class Scan:
         }
         if len(right) != len(pieces) or len(pieces) != count:
             raise self._fault(name, f"{len(right)} of {len(pieces)} chunks are right, expected {count}")
-        return Place(stored, None, tuple(chunk), filters, pieces)
+        return Place(stored, None, chunk, filters, pieces)
 
     def _pieces(self, index: int, rank: int) -> Iterator[Piece]:
         if index == hdf5.UNDEFINED:

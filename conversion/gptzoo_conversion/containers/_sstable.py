@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+from gptzoo._files import stand_in
 from gptzoo._tensors import shown
 from gptzoo.errors import MissingExtraError
 from gptzoo_conversion.containers._protobuf import MalformedError, to_varint, varint
@@ -53,6 +54,8 @@ def read_table(data: bytes, max_entries: int, max_key_bytes: int) -> dict[bytes,
     Raises:
         MalformedError: says what is wrong; a search by the index of the blocks then finds what this finds.
     """
+    if diagnosis := stand_in(data[:64]):
+        raise MalformedError(diagnosis)
     if len(data) < FOOTER_BYTES or not data.endswith(MAGIC):
         raise MalformedError(f"not a TensorFlow index, or cut off (ends with {data[-8:]!r}, expected {MAGIC!r})")
     meta, index = _handles(data[-FOOTER_BYTES : -len(MAGIC)], 2)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from gptzoo import limits
+from gptzoo._files import stand_in
 from gptzoo._tensors import shown
 from gptzoo.errors import CheckpointError
 from gptzoo_conversion.containers._pickle import PickleError, described, unpickle
@@ -17,8 +18,6 @@ _MAGIC = 0x1950A86A20F9469CFC6C
 _VERSION = 1001
 _TAR = "a tar archive (PyTorch before 0.2), expected a file that torch.save of 0.4 or later wrote"
 _IMPOSTORS = {
-    b"version https://git-lfs": "this is a git-lfs pointer, not the weights (run: git lfs pull)",
-    b"<": "this is a web page, not the weights",
     b"{": "this is JSON text, not the weights",
     b"\x89HDF": "this is an HDF5 file, not a PyTorch checkpoint",
     b"GGUF": "this is a GGUF file, not a PyTorch checkpoint",
@@ -51,6 +50,8 @@ def _require_no_impostor(path: Path, data: bytes) -> None:
         raise CheckpointError(f"{path}: empty file")
     if data[257:262] == b"ustar":
         raise CheckpointError(f"{path}: {_TAR}")
+    if diagnosis := stand_in(data[:64]):
+        raise CheckpointError(f"{path}: {diagnosis}")
     for magic, diagnosis in _IMPOSTORS.items():
         if data[:64].lstrip().startswith(magic):
             raise CheckpointError(f"{path}: {diagnosis}")

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from gptzoo._files import naming, write_synced
+from gptzoo._files import naming, stand_in, write_synced
 from gptzoo._tensors import Read, TensorFile, TensorInfo, shown
 from gptzoo.errors import CheckpointError
 from gptzoo_conversion.containers._parts import pieces, shape_fault, stamp_at
@@ -29,11 +29,13 @@ def read_flat(path: Path, header_bytes: int, describe: Describe) -> TensorFile:
         CheckpointError: the file is absent, no regular one, or of another size.
     """
     whole = TensorFile(path, {}, {}, stamp_at(path))
-    if whole.nbytes < header_bytes:
-        raise CheckpointError(f"{path}: {whole.nbytes} bytes, expected a header of {header_bytes} (cut off)")
-    header = bytearray(header_bytes)
+    header = bytearray(min(header_bytes, whole.nbytes))
     with whole.opened() as file:
         whole.fill(file, memoryview(header))
+    if diagnosis := stand_in(bytes(header[:64])):
+        raise CheckpointError(f"{path}: {diagnosis}")
+    if len(header) < header_bytes:
+        raise CheckpointError(f"{path}: {whole.nbytes} bytes, expected a header of {header_bytes} (cut off)")
     end, tensors = header_bytes, {}
     for name, info in describe(bytes(header)):
         if fault := shape_fault(info.shape, info.dtype):

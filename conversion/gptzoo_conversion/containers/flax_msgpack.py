@@ -18,7 +18,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 
 from gptzoo import limits
-from gptzoo._files import naming, open_regular, write_synced
+from gptzoo._files import naming, open_regular, stand_in, write_synced
 from gptzoo._tensors import Read, TensorFile, TensorInfo, contiguous_bytes, shown, stamp_of
 from gptzoo.errors import CheckpointError
 
@@ -127,12 +127,14 @@ class _Scanner:
         self.ranges: dict[str, list[range]] = {}
 
     def scan(self) -> None:
-        start = self.file.peek(16)[:16]
+        start = self.file.peek(64)[:64]
         if not start:
             raise self.fault("empty file")
+        if diagnosis := stand_in(start):
+            raise self.fault(diagnosis)
         head = self.head()
         if head.kind != "map":
-            raise self.fault(f"begins with {start!r}, expected a map (not Flax's msgpack?)")
+            raise self.fault(f"begins with {start[:16]!r}, expected a map (not Flax's msgpack?)")
         self.map(head.value)
         if self.left:
             raise self.fault(f"{self.left} bytes after the end, expected none")

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from gptzoo import limits
-from gptzoo._files import naming, open_regular, write_synced
+from gptzoo._files import naming, open_regular, stand_in, write_synced
 from gptzoo._tensors import Read, TensorFile, TensorInfo, contiguous_bytes, shown, stamp_of
 from gptzoo.errors import CheckpointError
 
@@ -87,11 +87,13 @@ class _Header:
         )
 
     def require_version(self) -> None:
-        start = self.file.peek(16)[:16]
+        start = self.file.peek(64)[:64]
         if not start:
             raise self.fault("empty file")
+        if diagnosis := stand_in(start):
+            raise self.fault(diagnosis)
         if not start.startswith(_MAGIC):
-            raise self.fault(f"begins with {start!r}, expected {_MAGIC!r} (not GGUF)")
+            raise self.fault(f"begins with {start[:16]!r}, expected {_MAGIC!r} (not GGUF)")
         self.take(4)
         version = self.number("I")
         if version and not version & 0xFFFF:

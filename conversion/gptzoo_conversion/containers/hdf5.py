@@ -9,7 +9,7 @@ import itertools
 import math
 import os
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from gptzoo._files import naming, open_regular
+from gptzoo._files import naming, open_regular, stand_in
 from gptzoo._tensors import Read, TensorFile, TensorInfo, shown, stamp_of
 from gptzoo.errors import CheckpointError
 from gptzoo_conversion.containers._hdf5_format import INTEGERS, SIGNATURE
@@ -102,8 +102,8 @@ def read_hdf5(path: Path, window: tuple[int, int] | None = None) -> Hdf5File:
 
     Returns:
         Tensors by the paths of the datasets, without leading slash; `metadata` has "attributes", {path of an object
-        ("" of the root): {name: text, number, or list of these}}, attributes of other kinds left out, and "groups",
-        the paths of those with nothing in them.
+        ("" of the root): {name: text, number, truth value or list of these}}, attributes of other kinds left out, and
+        "groups", the paths of those with nothing in them.
 
     Raises:
         CheckpointError: names what is broken, or what of it would be read from elsewhere or not be there at all.
@@ -112,15 +112,15 @@ def read_hdf5(path: Path, window: tuple[int, int] | None = None) -> Hdf5File:
         stamp = stamp_of(file)
         start, size = window or (0, stamp[2])
         file.seek(start)
-        _require_signature(path, file.read(64))
+        _require_signature(path, file.read(min(size, 64)))
         scan = Scan(path, file, start, size)
     metadata = {"attributes": {name: values for name, values in scan.attributes.items() if values}}
     return Hdf5File(path, scan.tensors, metadata | {"groups": scan.empty_groups}, stamp, scan.places)
 
 
 def _require_signature(path: Path, begin: bytes) -> None:
-    if begin.startswith(b"version https://git-lfs"):
-        raise CheckpointError(f"{path}: this is a git-lfs pointer, not the weights (run: git lfs pull)")
+    if diagnosis := stand_in(begin):
+        raise CheckpointError(f"{path}: {diagnosis}")
     if not begin:
         raise CheckpointError(f"{path}: empty file")
     if not begin.startswith(SIGNATURE):
@@ -138,9 +138,9 @@ def write_hdf5(path: Path, infos: Mapping[str, TensorInfo], read: Read, metadata
     """Writes a new file, all datasets contiguous.
 
     Args:
-        metadata: "attributes", {path of an object ("" of the root): {name: value}}, as h5py writes them: a text is of
-            variable length, bytes and lists of texts of fixed length, and a list that is too long for one
-            attribute is split as Keras does; "groups", paths of groups to be made even if nothing is in them.
+        metadata: "attributes", {path of an object ("" of the root): {name: value}}, as h5py writes them: a str is a
+            UTF-8 text, bytes are an ASCII text; a list of texts is one of ASCII texts, and where it is too long for
+            an attribute is split as Keras does; "groups", paths of groups with nothing in them.
 
     Raises:
         CheckpointError: a tensor, group or attribute cannot be written; the file is then left incomplete.
@@ -162,7 +162,7 @@ def write_hdf5(path: Path, infos: Mapping[str, TensorInfo], read: Read, metadata
 
 
 def _write_dataset(path: Path, h5: Any, name: str, info: TensorInfo, read: Read) -> None:
-    if any(part in ("", ".", "..") for part in name.split("/")):
+    if "\0" in name or any(part in ("", ".", "..") for part in name.split("/")):
         raise CheckpointError(f"{path}: {shown(name)}: not a name that HDF5 can hold")
     stored = "V2" if info.dtype == "bfloat16" else np.dtype(info.dtype).newbyteorder("<")
     if stored != "V2" and info.dtype not in _WRITABLE:
@@ -178,20 +178,21 @@ def _write_dataset(path: Path, h5: Any, name: str, info: TensorInfo, read: Read)
 def _write_attributes(thing: Any, values: Mapping[str, Any]) -> None:
     for key, value in values.items():
         parts = _parts([text.encode() for text in value]) if _is_texts(value) else [value]
-        for number, part in enumerate(parts):
-            thing.attrs[key if len(parts) == 1 else f"{key}{number}"] = part
+        keys = [key] if len(parts) == 1 else [f"{key}{number}" for number in range(len(parts))]
+        for part_key, part in zip(keys, parts, strict=True):
+            thing.attrs[part_key] = part
 
 
 def _is_texts(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(text, str) for text in value)
 
 
-def _parts(texts: list[bytes]) -> list[np.ndarray]:
-    """Splits a list of texts into as few equal parts as fit into attributes."""
+def _parts(texts: list[bytes]) -> Sequence[list[bytes] | np.ndarray]:
+    """Returns a list of texts as it is, or if it is long in as few equal parts as fit into attributes."""
     array, count = np.asarray(texts), 1
     while count < len(array) and any(part.nbytes > _ATTRIBUTE_BYTES for part in np.array_split(array, count)):
         count += 1
-    return np.array_split(array, count)
+    return np.array_split(array, count) if count > 1 else [texts]
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from gptzoo import limits
-from gptzoo._files import naming, write_synced
+from gptzoo._files import naming, stand_in, write_synced
 from gptzoo._json import parse_json
 from gptzoo._tensors import Read, TensorFile, TensorInfo, shown
 from gptzoo.errors import CheckpointError
@@ -107,6 +107,8 @@ def _read_shard(path: Path) -> TensorFile:
 
 def _header_text(path: Path, data: bytes) -> tuple[str, int]:
     """Returns the header's text, and where the numbers begin."""
+    if diagnosis := stand_in(data[:64]):
+        raise CheckpointError(f"{path}: {diagnosis}")
     if not data.startswith(_MAGIC):
         raise CheckpointError(f"{path}: begins with {data[:8]!r}, expected {_MAGIC!r} (not an .npy file)")
     version, width = data[6:8], _LENGTH_BYTES.get(data[6:8])

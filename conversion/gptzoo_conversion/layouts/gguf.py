@@ -69,6 +69,9 @@ class Gguf(Format):
     def matches(self, path: Path, start: bytes) -> bool:
         return start.startswith(b"GGUF")
 
+    def says_config(self, file: str) -> bool:
+        return True
+
     def open(self, path: Path) -> Source:
         file = read_gguf(path)
         keys = file.metadata

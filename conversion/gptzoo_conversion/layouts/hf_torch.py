@@ -83,7 +83,11 @@ class PyTorchBin(TorchLayout):
         return read_pytorch(path)
 
     def write_file(self, path: Path, infos: Mapping[str, TensorInfo], read: Read, target: Target) -> None:
-        write_pytorch(path, infos, read, {}, tied_names(infos, target))
+        write_pytorch(path, infos, read, {}, self.aliases(infos, target))
+
+    def aliases(self, infos: Mapping[str, TensorInfo], target: Target) -> dict[str, str]:
+        specs = weights.specs(target.config, target.head)
+        return {name: spec.tied for name, spec in specs.items() if spec.tied and spec.tied in infos}
 
 
 def is_pytorch(start: bytes) -> bool:
@@ -91,9 +95,3 @@ def is_pytorch(start: bytes) -> bool:
     if start.startswith(b"PK\x03\x04"):
         return b"/data.pkl" in start
     return start[:1] == b"\x80" and start[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05")
-
-
-def tied_names(infos: Mapping[str, TensorInfo], target: Target) -> dict[str, str]:
-    """Returns the tied weights of a model -> the weight among `infos` that each is the same as."""
-    specs = weights.specs(target.config, target.head)
-    return {name: spec.tied for name, spec in specs.items() if spec.tied and spec.tied in infos}

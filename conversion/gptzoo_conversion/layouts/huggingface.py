@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -35,8 +36,12 @@ class HuggingFaceFormat(Format):
         """Returns what the index calls a tensor."""
         return name
 
+    def aliases(self, infos: Mapping[str, TensorInfo], target: Target) -> dict[str, str]:
+        """Returns further names under which tensors are stored -> those tensors."""
+        return {}
+
     def find(self, directory: Path) -> Path | None:
-        found = [path for path in (directory / self.file, directory / self.index) if path.exists()]
+        found = [path for path in (directory / self.file, directory / self.index) if os.path.lexists(path)]
         if len(found) == 2:
             both = f"holds both {self.file} and {self.index}"
             raise CheckpointError(f"{directory}: {both}; remove the one that is not meant")
@@ -62,5 +67,5 @@ class HuggingFaceFormat(Format):
             named = {
                 file: {self.index_name(name): info for name, info in part.items()} for file, part in shards.items()
             }
-            target.write(self.index, index_text(named))
+            target.write(self.index, index_text(named, self.aliases(target.infos, target)))
         self.finish(target)

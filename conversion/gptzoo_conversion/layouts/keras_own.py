@@ -68,6 +68,9 @@ class Keras(Format):
         path = directory / self.file
         return path if path.is_file() and self.matches(path, b"\x89HDF\r\n\x1a\n") else None
 
+    def says_config(self, file: str) -> bool:
+        return file.endswith(ARCHIVE)
+
     def open(self, path: Path) -> Source:
         with open(path, "rb") as start:
             is_archive = start.read(2) == b"PK"

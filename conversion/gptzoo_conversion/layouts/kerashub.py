@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,7 @@ class KerasHub(Format):
     families = ("gpt2",)
     dtypes = ("float16", "bfloat16", "float32")
     fixed = GRANTED
+    vocabulary_names = ASSETS
     vocabulary_files = ()
     writes_config = False
 
@@ -86,12 +88,19 @@ class KerasHub(Format):
             return None
         config = read_json_object(directory / CONFIG_FILE, CheckpointError, limits.MAX_CONFIG_BYTES)
         found = (directory / self.file, directory / INDEX)
-        return next((path for path in found if path.exists() and config.get("class_name") == BACKBONE), None)
+        return next((path for path in found if os.path.lexists(path) and config.get("class_name") == BACKBONE), None)
 
     def open(self, path: Path) -> Source:
         files: dict[str, TensorFile] = _shards(path) if path.name == INDEX else {path.name: read_hdf5(path)}
         config = _config(path.parent)
-        return Source(files, self.column, config=config, vocabulary=_assets(path.parent), has_config_file=False)
+        return Source(
+            files,
+            self.column,
+            config=config,
+            said_in=path.parent / CONFIG_FILE,
+            vocabulary=_assets(path.parent),
+            has_config_file=False,
+        )
 
     def write(self, target: Target) -> None:
         config, dtype = target.config, target.config.dtype
@@ -143,7 +152,7 @@ def _assets(directory: Path) -> dict[str, bytes]:
     files = {}
     for usual, name in ASSETS.items():
         path = directory / name
-        if path.exists():
+        if os.path.lexists(path):
             with naming(path), open_regular(path) as file:
                 content = file.read(limits.MAX_JSON_BYTES + 1)
             if len(content) > limits.MAX_JSON_BYTES:

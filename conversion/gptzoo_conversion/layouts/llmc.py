@@ -61,6 +61,9 @@ class LlmC(Format):
     def matches(self, path: Path, start: bytes) -> bool:
         return start.startswith(struct.pack("<i", MAGIC))
 
+    def says_config(self, file: str) -> bool:
+        return True
+
     def open(self, path: Path) -> Source:
         file = read_flat(path, HEADER_BYTES, lambda header: _describe(path, header))
         padding = file.read(PADDING) if PADDING in file.tensors else np.zeros(0)

@@ -51,6 +51,9 @@ class NanoGpt(Format):
     def matches(self, path: Path, start: bytes) -> bool:
         return is_pytorch(start) and ARGUMENTS in read_pytorch(path).metadata
 
+    def says_config(self, file: str) -> bool:
+        return True
+
     def open(self, path: Path) -> Source:
         file = read_pytorch(path)
         arguments = file.metadata.get(ARGUMENTS)

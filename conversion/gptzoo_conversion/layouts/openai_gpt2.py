@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -85,13 +86,14 @@ class Gpt2Tf1(Format):
 
     def open(self, path: Path) -> Source:
         file = read_tf_bundle(path.with_suffix(""))
-        return Source({path.name: file}, self.column, _bare, self._config(path.parent))
+        hparams = path.parent / HPARAMS
+        return Source({path.name: file}, self.column, _bare, self._config(hparams), said_in=hparams)
 
-    def _config(self, directory: Path) -> dict[str, Any]:
+    def _config(self, path: Path) -> dict[str, Any]:
         config = GRANTED | {"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"]}
-        if not (directory / HPARAMS).exists():
+        if not os.path.lexists(path):
             return config
-        hparams = read_json_object(directory / HPARAMS, CheckpointError, limits.MAX_CONFIG_BYTES)
+        hparams = read_json_object(path, CheckpointError, limits.MAX_CONFIG_BYTES)
         return config | {ours: hparams[theirs] for theirs, ours in FIELDS.items() if theirs in hparams}
 
     def problems(self, config: Any, head: str) -> list[str]:
