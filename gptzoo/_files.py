@@ -68,7 +68,7 @@ def require_writable(path: Path) -> None:
     Raises:
         CheckpointError: its directory is absent or cannot be written to, or there is something other than a file.
     """
-    _require_possible(path)
+    require_possible(path)
     with naming(path):
         if not path.parent.is_dir():
             raise CheckpointError(f"{path}: {path.parent} is not a directory")
@@ -81,9 +81,16 @@ def require_writable(path: Path) -> None:
             raise CheckpointError(f"{path}: {path.parent} cannot be written to")
 
 
-def _require_possible(path: Path) -> None:
-    if "\0" in str(path):
-        raise CheckpointError(f"{str(path)!r}: not a usable path")
+def require_possible(path: Path) -> None:
+    """Checks that a path can be given to the operating system at all.
+
+    Raises:
+        CheckpointError: it cannot.
+    """
+    with suppress(UnicodeEncodeError):
+        if b"\0" not in os.fsencode(path):
+            return
+    raise CheckpointError(f"{str(path)!r}: not a usable path")
 
 
 def write_file(path: Path, data: bytes) -> None:
@@ -285,7 +292,7 @@ def _temporary_in(place: Path) -> Path:
 @contextmanager
 def _parents(path: Path) -> Iterator[None]:
     """Makes the directories above `path`; those that were made go again if the body fails."""
-    _require_possible(path)
+    require_possible(path)
     missing = [parent for parent in path.parents if not parent.exists()]  # innermost first
     try:
         if missing:

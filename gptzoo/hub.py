@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from os import PathLike
 from pathlib import Path
 
@@ -21,10 +22,10 @@ def resolve(name_or_path: str | Path) -> Path:
     if not isinstance(name_or_path, str | PathLike) or not str(name_or_path):
         raise CheckpointError(f"checkpoint: {name_or_path!r:.200}, expected a path or a bundled model's name")
     try:
-        path = Path(name_or_path).expanduser()
+        path = Path(os.path.expanduser(name_or_path))  # Path's own takes ./~name for a user's home
         if path.exists():
             return path
-    except (OSError, ValueError, RuntimeError) as problem:  # RuntimeError: ~nobody
+    except (OSError, ValueError) as problem:
         raise CheckpointError(f"{str(name_or_path)!r}: not a usable path ({problem})") from None
     if str(name_or_path) in BUNDLED:
         return Path(__file__).parent / "_bundled" / BUNDLED[str(name_or_path)]

@@ -53,7 +53,10 @@ class Digests:
     def begin(self, array: np.ndarray) -> Future[str]:
         """Returns the digest to be; the array must not change until it is there."""
         wait(self._last)
-        self._last = [self._thread.submit(digest, array)]
+        try:
+            self._last = [self._thread.submit(digest, array)]
+        except RuntimeError as problem:  # no thread can be had
+            raise MemoryError(str(problem)) from None
         return self._last[0]
 
 

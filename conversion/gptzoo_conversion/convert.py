@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from gptzoo._files import naming, publish
+from gptzoo._files import naming, publish, require_possible
 from gptzoo._load import plan_load
 from gptzoo._shards import byte_count
 from gptzoo._tensors import TensorInfo
@@ -240,8 +240,9 @@ class _Job:
 
 def _require_place(place: Path, overwrite: bool) -> None:
     """Checks that something may be put where it is wanted, before anything is read."""
+    require_possible(place)
     with naming(place):
-        if place.name in ("", "..") or place.resolve() == Path.cwd():
+        if place.name in ("", "..") or os.path.realpath(place) == os.getcwd():
             raise CheckpointError(f"{place}: expected the path of something new")
         if not os.path.lexists(place):
             parent = next(parent for parent in place.absolute().parents if parent.exists())
@@ -271,7 +272,7 @@ def _require_checkpoint(place: Path) -> None:
 def _require_apart(source: ForeignCheckpoint, place: Path) -> None:
     """Checks that neither of source and target lies in the other."""
     files = [source.path / name for name in source.files]
-    theirs, ours = source.path.resolve(), place.resolve()
+    theirs, ours = source.path.resolve(), Path(os.path.realpath(place))  # Path's own fails where a link leads to itself
     inside = ours.is_relative_to(theirs) and not source.single
     if ours == theirs or inside or theirs.is_relative_to(ours) or ours in [file.resolve() for file in files]:
         raise CheckpointError(f"{place}: {source.path} is read there; expected a place apart from it")

@@ -27,22 +27,22 @@ class Source:
         column: of the weight table.
         bare: from a name in a container to the one in the column, or to None if it is not of the model.
         config: fields of config.json that the format itself says.
-        said_in: the file that says them, if it is another than the weights'.
         zeros: end of the names of weights that are absent because they are zero.
         notes: what the user should know of how it was read.
         vocabulary: tokenizer files by their usual names, where the format holds them within.
         has_config_file: whether a config.json beside it is one of Transformers'.
+        said_in: the file that says the fields in `config`, if it is another than the weights'.
     """
 
     files: dict[str, TensorFile]
     column: Column
     bare: Callable[[str], str | None] = str
     config: dict[str, Any] = field(default_factory=dict)
-    said_in: Path | None = None
     zeros: str | None = None
     notes: list[str] = field(default_factory=list)
     vocabulary: dict[str, bytes] = field(default_factory=dict)
     has_config_file: bool = True
+    said_in: Path | None = None
 
 
 @dataclass(frozen=True)

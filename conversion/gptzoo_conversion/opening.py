@@ -95,13 +95,13 @@ def open_foreign(
     found_format, found, notes = locate(local, wanted)
     with naming(found):
         source = found_format.open(found)
+    directory = local if local.is_dir() else found.parent
     seen = view(source.files, source.column, source.bare)
     if seen.problems:
-        raise CheckpointError.listing(str(found), seen.problems)
-    directory = local if local.is_dir() else found.parent
+        raise CheckpointError.listing(str(directory), seen.problems)
     chosen, assumed = _config(found, directory, source, seen, config)
     if misfits := seen.misfits(chosen.n_head):
-        raise CheckpointError.listing(str(found), misfits)
+        raise CheckpointError.listing(str(directory), misfits)
     _add_zeros(source, seen, chosen)
     vocabulary = read_vocabulary(
         directory, found_format.vocabulary_files, found_format.vocabulary_names, source.vocabulary
@@ -187,7 +187,7 @@ def _inferred(found: Path, seen: View, said: Mapping[str, Any]) -> tuple[dict[st
         fields["add_cross_attention"] = True
     fields |= _head_fields(seen, gpt2)
     fields |= said
-    if "n_head" in fields:
+    if "n_head" in fields or type(fields["n_embd"]) is not int:  # the latter is refused later
         return fields, []
     heads, rest = divmod(fields["n_embd"], HEAD_WIDTH)
     if rest:

@@ -116,8 +116,19 @@ def _tokenizer_faults(value: dict[str, Any]) -> list[str]:
         number = token.get("id")
         if type(number) is not int or not 0 <= number < limits.MAX_VOCAB:
             problems.append(f"added_tokens: id {shown(number)}, expected an integer from 0 below {limits.MAX_VOCAB}")
+    problems += [f"model.merges: {problem}" for problem in _tokenizer_merge_faults(model, vocab)]
     unknown = [pattern for pattern in _patterns(value) if pattern not in KNOWN_PATTERNS]
     return problems + [f"a regular expression that GPT-2 does not have: {shown(pattern)}" for pattern in unknown]
+
+
+def _tokenizer_merge_faults(model: Mapping[str, Any], ids: Mapping[str, int]) -> list[str]:
+    """Lists the wrong merges of a model, each of which is a text or a list of two."""
+    merges, prefix = model.get("merges"), model.get("continuing_subword_prefix") or ""
+    if not isinstance(merges, list) or not isinstance(prefix, str):
+        return [f"{shown(merges)}, expected a list"]
+    pairs = (merge.split(" ") if isinstance(merge, str) else merge for merge in merges)
+    faults = ((number, _pair_fault(pair, ids, prefix)) for number, pair in enumerate(pairs))
+    return [f"{number}: {fault}" for number, fault in faults if fault][:20]
 
 
 def _patterns(value: Any) -> list[str]:
@@ -144,9 +155,14 @@ def _merge_faults(label: str, content: bytes, ids: Mapping[str, int]) -> list[st
     for number, line in enumerate(content.decode().split("\n"), 1):
         if not line.strip() or (number == 1 and line.startswith("#version")):
             continue
-        pair = line.rstrip("\r").split(" ")
-        if len(pair) != 2 or not all(pair):
-            problems.append(f"{label}: line {number}: {shown(line)}, expected two tokens")
-        elif unknown := [token for token in (*pair, "".join(pair)) if token not in ids]:
-            problems.append(f"{label}: line {number}: {shown(unknown[0])} is not in the vocabulary")
+        if fault := _pair_fault(line.rstrip("\r").split(" "), ids):
+            problems.append(f"{label}: line {number}: {fault}")
     return problems[:20]
+
+
+def _pair_fault(pair: Any, ids: Mapping[str, int], prefix: str = "") -> str | None:
+    """Says why two tokens cannot be merged; `prefix` begins those that continue a word, and goes as they are merged."""
+    if not isinstance(pair, list) or len(pair) != 2 or not all(isinstance(token, str) and token for token in pair):
+        return f"{shown(pair)}, expected two tokens"
+    unknown = [token for token in (*pair, pair[0] + pair[1].removeprefix(prefix)) if token not in ids]
+    return f"{shown(unknown[0])} is not in the vocabulary" if unknown else None

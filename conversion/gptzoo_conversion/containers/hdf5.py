@@ -19,7 +19,7 @@ import numpy as np
 
 from gptzoo._files import naming, open_regular, stand_in
 from gptzoo._tensors import Read, TensorFile, TensorInfo, shown, stamp_of
-from gptzoo.errors import CheckpointError
+from gptzoo.errors import CheckpointError, MissingExtraError
 from gptzoo_conversion.containers._hdf5_format import INTEGERS, SIGNATURE
 from gptzoo_conversion.containers._hdf5_scan import GZIP, SHUFFLE, Place, Scan
 
@@ -144,8 +144,12 @@ def write_hdf5(path: Path, infos: Mapping[str, TensorInfo], read: Read, metadata
 
     Raises:
         CheckpointError: a tensor, group or attribute cannot be written; the file is then left incomplete.
+        MissingExtraError: h5py is not installed.
     """
-    import h5py  # not at the top: reading does without it
+    try:
+        import h5py  # not at the top: reading does without it
+    except ImportError:
+        raise MissingExtraError("HDF5 is written by h5py: pip install 'gptzoo[conversion]'") from None
 
     with naming(path), open(path, "x+b") as file:
         with _writing(path, ""), h5py.File(file, "w") as h5:

@@ -24,6 +24,7 @@ from gptzoo._files import naming, write_synced
 from gptzoo._json import read_json_object
 from gptzoo._tensors import Read, TensorFile, TensorInfo, contiguous_bytes, shown
 from gptzoo.errors import CheckpointError, MissingExtraError
+from gptzoo_conversion.containers._parts import stamp_at
 
 _INTS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
 DTYPES = ("bool", *_INTS, "float16", "bfloat16", "float32", "float64")
@@ -53,20 +54,40 @@ class OrbaxDirectory(TensorFile):
     Attributes:
         leaves: name -> the leaf's name in the checkpoint.
         zarr3: whether its arrays are Zarr 3, not 2.
+        stamps: name -> stamp of the leaf's own directory, if it has one.
     """
 
     leaves: dict[str, str]
     zarr3: bool
+    stamps: dict[str, tuple[int, ...]]
 
     def read(self, name: str) -> np.ndarray:
         """Returns one leaf: a fresh, writable array. No other is read."""
-        self.require_same()
-        array = np.asarray(_attempt(self.path, name, lambda: self.store(name).read(order="C").result()))
-        info = self.tensors[name]
-        if (array.dtype.name, array.shape) != (info.dtype, info.shape):
+        import tensorstore
+
+        self.require_same(name)
+        info, store = self.tensors[name], _attempt(self.path, name, lambda: self.store(name))
+        if (store.dtype.name, tuple(store.shape)) != (info.dtype, info.shape):
             raise CheckpointError(f"{self.path}: changed since its header was read")
-        self.require_same()
+        if plain := self.plain(name):
+            array = plain.read(name)
+        else:
+            array = np.empty(info.shape, np.dtype(info.dtype))  # ours: TensorStore's would leave more memory behind
+            _attempt(self.path, name, lambda: tensorstore.array(array).write(store).result())
+        self.require_same(name)
         return array
+
+    def plain(self, name: str) -> TensorFile | None:
+        """Returns the file that is a leaf's bytes and no more, if it lies as `write_orbax` writes it.
+
+        (TensorStore would take twice the memory of the leaf.)
+        """
+        info, directory = self.tensors[name], self.path / self.leaves[name]
+        path = directory / _chunk_name(info)
+        if name not in self.stamps or self.zarr3 or not path.is_file():
+            return None
+        header, stamp = read_json_object(directory / ".zarray", CheckpointError), stamp_at(path)
+        return TensorFile(path, {name: info}, {}, stamp) if (header, stamp[2]) == (_header(info), info.nbytes) else None
 
     def chunks(self, name: str) -> Iterator[bytearray]:
         """Yields a leaf's bytes piece by piece, of the leaf read whole."""
@@ -74,9 +95,14 @@ class OrbaxDirectory(TensorFile):
         for begin in range(0, len(data), _COPY):
             yield bytearray(data[begin : begin + _COPY])
 
-    def require_same(self) -> None:
-        if _stamp(self.path) != self.stamp:
+    def require_same(self, name: str) -> None:
+        """Checks that a leaf is as it was; of one in the database, that all is."""
+        is_same = self.own_stamp(name) == self.stamps[name] if name in self.stamps else _stamp(self.path) == self.stamp
+        if not is_same:
             raise CheckpointError(f"{self.path}: changed since its header was read")
+
+    def own_stamp(self, name: str) -> tuple[int, ...]:
+        return _stamp(self.path / self.leaves[name], self.path.resolve())
 
     def store(self, name: str) -> Any:
         """Opens a leaf by TensorStore."""
@@ -121,17 +147,26 @@ def read_orbax(directory: Path) -> OrbaxDirectory:
     leaves = _leaves(directory, tree)
     custom = tree.get("custom_metadata")
     zarr3 = tree.get("use_zarr3", False) is True
-    file = OrbaxDirectory(directory, {}, custom if isinstance(custom, dict) else {}, stamp, leaves, zarr3)
+    file = OrbaxDirectory(directory, {}, custom if isinstance(custom, dict) else {}, stamp, leaves, zarr3, {})
     limit = stamp[2] * limits.MAX_ZIP_RATIO + _SLACK
-    for name in leaves:
+    for name, leaf in leaves.items():
+        if (directory / leaf).is_dir():
+            file.stamps[name] = file.own_stamp(name)
         info = _info(file, name, limit)
         limit -= info.nbytes
         file.tensors[name] = info
+    # TensorStore takes the memory for a whole file, and ends the process where there is none.
+    most, largest = 2 * sum(info.nbytes for info in file.tensors.values()) + _SLACK, max(stamp[4::3])
+    if largest > most:
+        raise CheckpointError(f"{directory}: a file of {largest} bytes, expected at most {most} for its arrays")
     return file
 
 
-def _stamp(directory: Path) -> tuple[int, ...]:
-    """Returns what changes when the checkpoint does: its device, inode, size, and each file's inode, size and time.
+def _stamp(directory: Path, within: Path | None = None) -> tuple[int, ...]:
+    """Returns what changes when a directory does: its device, inode, size, and each file's inode, size and time.
+
+    Args:
+        within: the checkpoint that it is in; None: it is the checkpoint.
 
     Raises:
         CheckpointError: not a committed checkpoint, or something in it is neither file nor directory, or lies outside.
@@ -146,7 +181,7 @@ def _stamp(directory: Path) -> tuple[int, ...]:
             )
         status, total, files = root.stat(), 0, []
         for path in _inside(root):
-            found = _regular(directory, root, path)
+            found = _regular(directory, within or root, path)
             total += found.st_size
             files += [found.st_ino, found.st_size, found.st_mtime_ns]
     return (status.st_dev, status.st_ino, total, *files)
@@ -299,19 +334,26 @@ def _entry(keys: Keys) -> dict[str, Any]:
 
 
 def _write_leaf(directory: Path, info: TensorInfo, array: np.ndarray) -> None:
-    header = {
+    directory.mkdir()
+    write_synced(directory / ".zarray", lambda file: file.write(json.dumps(_header(info)).encode()))
+    if info.size:
+        write_synced(directory / _chunk_name(info), lambda file: file.write(contiguous_bytes(array).data))
+
+
+def _header(info: TensorInfo) -> dict[str, Any]:
+    """Returns what Zarr says of an array that is one chunk, not compressed."""
+    return {
         "chunks": [size or 1 for size in info.shape],
         "compressor": None,
         "dimension_separator": ".",
-        "dtype": "bfloat16" if info.dtype == "bfloat16" else np.dtype(info.dtype).str,
+        "dtype": "bfloat16" if info.dtype == "bfloat16" else np.dtype(info.dtype).newbyteorder("<").str,
         "fill_value": None,
         "filters": None,
         "order": "C",
         "shape": list(info.shape),
         "zarr_format": 2,
     }
-    directory.mkdir()
-    write_synced(directory / ".zarray", lambda file: file.write(json.dumps(header).encode()))
-    if info.size:
-        first = ".".join("0" for _ in info.shape) or "0"
-        write_synced(directory / first, lambda file: file.write(contiguous_bytes(array).data))
+
+
+def _chunk_name(info: TensorInfo) -> str:
+    return ".".join("0" for _ in info.shape) or "0"

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from gptzoo import limits
-from gptzoo._files import naming, write_synced
+from gptzoo._files import naming, stand_in, write_synced
 from gptzoo._tensors import Read, TensorFile, TensorInfo, shown
 from gptzoo.errors import CheckpointError
 from gptzoo_conversion.containers import _protobuf as protobuf
@@ -206,9 +206,16 @@ def _range_faults(entries: Mapping[str, _Entry], shards: list[TensorFile]) -> li
     for name, entry in entries.items():
         shard = shards[entry.shard]
         if entry.end > shard.nbytes:
+            _require_downloaded(shard)
             found = f"bytes {entry.offset} to {entry.end} of {shard.path.name}"
             faults.append(f"{shown(name)}: {found}, expected at most {shard.nbytes}, its size (cut off?)")
     return faults
+
+
+def _require_downloaded(shard: TensorFile) -> None:
+    with shard.opened() as file:
+        if diagnosis := stand_in(file.read(64)):
+            raise CheckpointError(f"{shard.path}: {diagnosis}")
 
 
 def _overlaps(entries: Mapping[str, _Entry], shards: list[TensorFile]) -> list[str]:

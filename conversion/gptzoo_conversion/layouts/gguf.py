@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from gptzoo.config import GPTConfig
 from gptzoo.errors import CheckpointError
 from gptzoo_conversion.cells import TRANSPOSED, cell, column
 from gptzoo_conversion.containers.gguf import read_gguf, write_gguf
@@ -85,6 +86,12 @@ class Gguf(Format):
         if config.get("n_inner") == 4 * config.get("n_embd", 0):
             config["n_inner"] = None
         return Source({path.name: file}, self.column, config=config, vocabulary=_vocabulary(path, keys))
+
+    def problems(self, config: GPTConfig, head: str) -> list[str]:
+        problems, epsilon = super().problems(config, head), config.layer_norm_epsilon
+        if _shortest(epsilon) != epsilon:
+            problems.append(f"layer_norm_epsilon {epsilon}: {self.name} holds a float32, {_shortest(epsilon)}")
+        return problems
 
     def write(self, target: Target) -> None:
         config = target.config

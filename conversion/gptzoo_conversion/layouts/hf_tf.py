@@ -112,5 +112,5 @@ def root_attributes(path: Path) -> dict[str, object]:
 def scope(config: GPTConfig, head: str) -> str:
     """Returns what Keras calls the model: tfgpt2lm_head_model, tf_open_aigpt_model."""
     name = f"TF{class_name(config, head)}"
-    name = re.sub(r"(.)([A-Z][a-z0-9]+)", r"\1_\2", name)
+    name = re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", name)
     return re.sub(r"([a-z])([A-Z])", r"\1_\2", name).lower()

@@ -143,7 +143,7 @@ def _names(target: Target) -> dict[str, dict[str, Any]]:
 
 def _class_snake(target: Target) -> str:
     name = class_name(target.config, target.head)
-    name = re.sub(r"(.)([A-Z][a-z0-9]+)", r"\1_\2", name)
+    name = re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", name)
     return re.sub(r"([a-z])([A-Z])", r"\1_\2", name).lower()
 
 
@@ -167,10 +167,11 @@ def _config(path: Path, saved: Any) -> dict[str, Any]:
     name = saved.get("registered_name") if isinstance(saved, dict) else None
     try:
         family, head = parse_class_name(str(name).removeprefix("gptzoo>"))
-        config = saved["config"]["config"]
-    except (KeyError, TypeError):
+    except KeyError:
         found = shown(name)
         raise CheckpointError(f"{path}: config.json: {found}, expected one of gptzoo's models ('gptzoo>...')") from None
-    if not isinstance(config, dict) or config.get("model_type") not in CONFIGS:
+    model = saved.get("config")
+    config = model.get("config") if isinstance(model, dict) else None
+    if not isinstance(config, dict) or str(config.get("model_type")) not in CONFIGS:
         raise CheckpointError(f"{path}: config.json: config.config: expected the fields of a GPT's config.json")
     return config | {"architectures": [class_name(family, head)]}

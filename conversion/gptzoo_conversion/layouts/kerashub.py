@@ -122,30 +122,40 @@ def _config(directory: Path) -> dict[str, Any]:
     path = directory / CONFIG_FILE
     content = read_json_object(path, CheckpointError, limits.MAX_CONFIG_BYTES)
     inner = content.get("config")
-    if content.get("class_name") != BACKBONE or not isinstance(inner, dict):
+    if not isinstance(inner, dict):
+        raise CheckpointError(f"{path}: config: {shown(inner)}, expected an object")
+    if content.get("class_name") != BACKBONE:
         raise CheckpointError(f"{path}: class_name {shown(content.get('class_name'))}, expected {BACKBONE}")
     missing = [f"{name}: absent" for name in FIELDS if name not in inner]
     if missing:
         raise CheckpointError.listing(f"{path}: config", missing)
     config = GRANTED | {ours: inner[theirs] for theirs, ours in FIELDS.items()}
-    if config["n_inner"] == 4 * config["n_embd"]:
+    if type(config["n_embd"]) is int and config["n_inner"] == 4 * config["n_embd"]:
         config["n_inner"] = None
     config |= dict.fromkeys(DROPOUTS, inner.get("dropout", 0.1))
     return config | {"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"]}
 
 
 def _shards(index: Path) -> dict[str, TensorFile]:
-    """Opens all files that an index of groups names; a tensor must be in one of them only."""
+    """Opens all files that an index of groups names, which must hold what it says, and nothing else."""
     weight_map = read_json_object(index, CheckpointError).get("weight_map")
     if not isinstance(weight_map, dict):
         raise CheckpointError(f"{index}: weight_map: {shown(weight_map)}, expected a map from group to files")
-    names: set[str] = set()
+    wanted: dict[str, set[str]] = {}
     for group, files in weight_map.items():
         for name in files if isinstance(files, list) else [files]:
             if not isinstance(name, str) or not PLAIN_NAME.fullmatch(name):
                 raise CheckpointError(f"{index}: weight_map[{shown(group)}]: {shown(name)} is not a plain file name")
-            names.add(name)
-    return {name: read_hdf5(index.parent / name) for name in sorted(names)}
+            wanted.setdefault(name, set()).add(group)
+    found: dict[str, TensorFile] = {name: read_hdf5(index.parent / name) for name in sorted(wanted)}
+    problems = []
+    for name, file in found.items():
+        held = {f"/{tensor.rpartition('/')[0]}" for tensor in file.tensors}
+        problems += [f"{name}: nothing in {shown(one)}, which the index names" for one in sorted(wanted[name] - held)]
+        problems += [f"{name}: holds {shown(one)}, which the index does not say" for one in sorted(held - wanted[name])]
+    if problems:
+        raise CheckpointError.listing(str(index), problems)
+    return found
 
 
 def _assets(directory: Path) -> dict[str, bytes]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from gptzoo_conversion.cells import LEADING_ONE, cell, column
@@ -47,6 +48,10 @@ class Gpt1Npy(Format):
 
     def matches(self, path: Path, start: bytes) -> bool:
         return start.startswith(b"\x93NUMPY")
+
+    def find(self, directory: Path) -> Path | None:
+        found = (directory / SHAPES, directory / "params_0.npy")
+        return found[0] if any(map(os.path.lexists, found)) else None
 
     def open(self, path: Path) -> Source:
         file = read_npy_shards(path.parent)

@@ -86,12 +86,12 @@ class Gpt2Tf1(Format):
 
     def open(self, path: Path) -> Source:
         file = read_tf_bundle(path.with_suffix(""))
-        hparams = path.parent / HPARAMS
+        hparams = path.parent / HPARAMS if os.path.lexists(path.parent / HPARAMS) else None
         return Source({path.name: file}, self.column, _bare, self._config(hparams), said_in=hparams)
 
-    def _config(self, path: Path) -> dict[str, Any]:
+    def _config(self, path: Path | None) -> dict[str, Any]:
         config = GRANTED | {"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"]}
-        if not os.path.lexists(path):
+        if path is None:
             return config
         hparams = read_json_object(path, CheckpointError, limits.MAX_CONFIG_BYTES)
         return config | {ours: hparams[theirs] for theirs, ours in FIELDS.items() if theirs in hparams}
