@@ -263,7 +263,7 @@ CONFIGS_BAD: dict[str, tuple[bytes, str]] = {
     "another family": (TEXT.replace('"gpt2"', '"bert"').encode(), "model_type: 'bert', expected one of"),
     "true layers": (TEXT.replace('"n_layer": 2', '"n_layer": true').encode(), "n_layer: True, expected an integer"),
     "no layers": (TEXT.replace('"n_layer": 2', '"n_layer": 0').encode(), "n_layer: 0, expected an integer from 1"),
-    "git-lfs": (b"version https://git-lfs.github.com/spec/v1\n", "not valid JSON"),
+    "git-lfs": (b"version https://git-lfs.github.com/spec/v1\n", "git-lfs pointer, not JSON"),
 }
 
 

@@ -388,8 +388,26 @@ def test_change_is_noticed(tmp_path: Path) -> None:
     path = write(tmp_path / "x", PLAIN)
     file = read_orbax(path)
     (path / "h.0/0").write_bytes(bytes(8))
+    file.read("wte.weight")  # lies in a directory of its own, which has not changed
     with pytest.raises(CheckpointError, match="changed"):
-        file.read("wte.weight")
+        file.read("h.0")
+
+
+def test_change_of_a_database_is_noticed(tmp_path: Path) -> None:
+    path = database(tmp_path / "x")
+    file = read_orbax(path)
+    (path / "manifest.ocdbt").touch()
+    with pytest.raises(CheckpointError, match="changed"):
+        file.read(next(iter(file.tensors)))
+
+
+def test_our_files_are_read_as_they_lie_and_tensorstore_reads_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = read_orbax(write(tmp_path / "x", MANY))
+    assert all(file.plain(name) for name, info in file.tensors.items() if info.size)
+    monkeypatch.setattr(OrbaxDirectory, "plain", lambda self, name: None)
+    assert contents(file) == expected(MANY)
 
 
 F4 = np.zeros(2, "float32")

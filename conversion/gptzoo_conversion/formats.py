@@ -76,7 +76,15 @@ def locate(path: Path, wanted: Format | None = None) -> tuple[Format, Path, list
 
 def _in_directory(directory: Path, wanted: Format | None) -> tuple[Format, Path, list[str]]:
     candidates = [wanted] if wanted else list(FORMATS.values())
-    found = [(format, path) for format in candidates if (path := format.find(directory)) is not None]
+    found: list[tuple[Format, Path]] = []
+    for candidate in candidates:
+        try:
+            place = candidate.find(directory)
+        except CheckpointError:
+            if not found:
+                raise
+            continue  # broken, but not what is read
+        found += [(candidate, place)] if place else []
     if found:
         others = ", ".join(f"{path.name} ({format.name})" for format, path in found[1:])
         return *found[0], [f"read {found[0][1].name}; also there: {others}"] if others else []

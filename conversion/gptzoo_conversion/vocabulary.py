@@ -16,6 +16,7 @@ from gptzoo.errors import CheckpointError
 
 VOCAB, MERGES, TOKENIZER = "vocab.json", "merges.txt", "tokenizer.json"
 SETTINGS = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "generation_config.json")
+END_OF_TEXT = "<|endoftext|>"  # GPT-2's only special token
 FILES = (VOCAB, MERGES, TOKENIZER, *SETTINGS)
 
 # Regular expressions of GPT-2's tokenizer, and of those of BERT's kind; another one may never come to an end.

@@ -346,7 +346,7 @@ def _header(info: TensorInfo) -> dict[str, Any]:
         "chunks": [size or 1 for size in info.shape],
         "compressor": None,
         "dimension_separator": ".",
-        "dtype": "bfloat16" if info.dtype == "bfloat16" else np.dtype(info.dtype).newbyteorder("<").str,
+        "dtype": "bfloat16" if info.dtype == "bfloat16" else np.dtype(info.dtype).str,
         "fill_value": None,
         "filters": None,
         "order": "C",

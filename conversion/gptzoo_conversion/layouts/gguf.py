@@ -6,12 +6,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+from gptzoo._tensors import shown
 from gptzoo.config import GPTConfig
-from gptzoo.errors import CheckpointError
+from gptzoo.errors import CheckpointError, ConversionError
 from gptzoo_conversion.cells import TRANSPOSED, cell, column
 from gptzoo_conversion.containers.gguf import read_gguf, write_gguf
 from gptzoo_conversion.format import Format, Source, Target
 from gptzoo_conversion.layouts.openai_gpt2 import GRANTED
+from gptzoo_conversion.vocabulary import END_OF_TEXT
 
 ARCHITECTURE = "gpt2"
 FILE_TYPES = {"float32": 0, "float16": 1, "bfloat16": 32}
@@ -120,10 +122,12 @@ def _tokenizer_keys(target: Target) -> dict[str, Any]:
     ids: dict[str, int] = json.loads(target.vocabulary["vocab.json"])
     tokens = [f"[PAD{i}]" for i in range(target.config.vocab_size)]
     types = [UNUSED_TOKEN] * len(tokens)
+    if beyond := [token for token, number in ids.items() if number >= len(tokens)]:
+        found = f"{shown(beyond[0])} has id {ids[beyond[0]]}"
+        raise ConversionError(f"vocab.json: {found}, expected ids below vocab_size {len(tokens)}")
     for token, number in ids.items():
-        if number < len(tokens):
-            tokens[number] = token
-            types[number] = CONTROL_TOKEN if token == "<|endoftext|>" else NORMAL_TOKEN
+        tokens[number] = token
+        types[number] = CONTROL_TOKEN if token == END_OF_TEXT else NORMAL_TOKEN
     lines = target.vocabulary["merges.txt"].decode().splitlines()
     merges = [line for line in lines if line and not line.startswith("#version")]
     return {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -10,8 +11,9 @@ import numpy as np
 from gptzoo import weights
 from gptzoo._files import write_synced
 from gptzoo._safetensors import read_header, write_tensors
-from gptzoo._tensors import Read, TensorFile, TensorInfo
+from gptzoo._tensors import Read, TensorFile, TensorInfo, shown
 from gptzoo.config import GPTConfig
+from gptzoo.errors import CheckpointError
 from gptzoo_conversion.cells import CANONICAL, Column
 from gptzoo_conversion.containers.pytorch import read_pytorch, write_pytorch
 from gptzoo_conversion.format import Target
@@ -80,7 +82,11 @@ class PyTorchBin(TorchLayout):
         return is_pytorch(start)
 
     def read_file(self, path: Path) -> TensorFile:
-        return read_pytorch(path)
+        file = read_pytorch(path)
+        names = {name for name in file.metadata if unwrapped(name) in _ROWS or _BLOCK.match(unwrapped(name))}
+        if problems := [f"{shown(name)}: {shown(file.metadata[name])}, expected a tensor" for name in sorted(names)]:
+            raise CheckpointError.listing(str(path), problems)
+        return file
 
     def write_file(self, path: Path, infos: Mapping[str, TensorInfo], read: Read, target: Target) -> None:
         write_pytorch(path, infos, read, {}, self.aliases(infos, target))
@@ -88,6 +94,10 @@ class PyTorchBin(TorchLayout):
     def aliases(self, infos: Mapping[str, TensorInfo], target: Target) -> dict[str, str]:
         specs = weights.specs(target.config, target.head)
         return {name: spec.tied for name, spec in specs.items() if spec.tied and spec.tied in infos}
+
+
+_ROWS = frozenset(row.name for row in weights.TABLE)
+_BLOCK = re.compile(r"h\.\d+\.")
 
 
 def is_pytorch(start: bytes) -> bool:

@@ -20,12 +20,12 @@ from gptzoo_conversion.cells import HEADS_FIRST, HEADS_LAST, cell, column
 from gptzoo_conversion.containers.hdf5 import read_hdf5, write_hdf5
 from gptzoo_conversion.format import Format, Source, Target
 from gptzoo_conversion.layouts.openai_gpt2 import GRANTED
+from gptzoo_conversion.vocabulary import END_OF_TEXT
 
 BACKBONE = "GPT2Backbone"
 INDEX = "model.weights.json"
 ASSETS = {"vocab.json": "assets/tokenizer/vocabulary.json", "merges.txt": "assets/tokenizer/merges.txt"}
 HEADER = b"#version: 0.2\n"  # the first line of merges.txt, which KerasHub does without
-END_OF_TEXT = "<|endoftext|>"
 VERSIONS = {"keras_version": "3.15.1", "keras_hub_version": "0.32.0"}  # those whose layout this is
 
 # Their config -> ours.

@@ -7,11 +7,13 @@ from pathlib import Path
 
 from gptzoo import weights
 from gptzoo.config import GPTConfig
+from gptzoo.errors import CheckpointError
 from gptzoo_conversion.cells import CANONICAL
 from gptzoo_conversion.containers.orbax import read_orbax, write_orbax
 from gptzoo_conversion.format import Format, Source, Target
 
 MARK = "_METADATA"  # the file by which Orbax knows its directories
+UNFINISHED = ".orbax-checkpoint-tmp"  # in names of directories that Orbax is still writing
 PLACES = ("", "state", "default")  # the checkpoint itself, ours within a directory, that of Orbax' manager
 
 # What is saved beside a model's parameters: states of optimizers and of random numbers.
@@ -31,7 +33,11 @@ class NnxOrbax(Format):
 
     def find(self, directory: Path) -> Path | None:
         found = [directory / place / MARK for place in PLACES]
-        return next((path for path in found if path.is_file()), None)
+        if path := next((path for path in found if path.is_file()), None):
+            return path
+        if unfinished := sorted(directory.glob(f"*{UNFINISHED}*")):
+            raise CheckpointError(f"{unfinished[0]}: an Orbax checkpoint that was not finished")
+        return None
 
     def open(self, path: Path) -> Source:
         file = read_orbax(path.parent)
