@@ -106,7 +106,7 @@ def state(path: str, words: str = "expected a plain file name") -> tuple[Falsify
 TF1: Table = stand_ins(INDEX) | {
     "dtype 999": row("dtype 999", 999),
     "dtype wider": row("size 1920, expected 3840", 2),
-    "dtype of texts": (with_row(WTE, tf.entry(7, (40, 12), size=1920)), f"{INDEX}: no embeddings of tokens"),
+    "dtype of texts": (with_row(WTE, tf.entry(7, (40, 12), size=1920)), f"{INDEX}: no embeddings as GPT"),
     "shape -1": row("shape [-1, 12]", dims=(-1, 12)),
     "shape smaller": row("size 1920, expected 1872", dims=(39, 12)),
     "shape that wraps": row("shape [", dims=(2**62, 4, 480)),

@@ -165,18 +165,25 @@ def _meaning(value: Any) -> Any:
 
 
 def _inferred(found: Path, seen: View, said: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """Returns the fields of a config as shapes tell them, below what the format says itself."""
+    """Returns the fields of a config as shapes tell them, below what the format says itself; and what is assumed."""
+    fields = _shape_fields(found, seen) | dict(said)
+    if "n_head" in fields or type(fields["n_embd"]) is not int:  # the latter is refused later
+        return fields, []
+    heads, rest = divmod(fields["n_embd"], HEAD_WIDTH)
+    if rest:
+        width = f"n_embd {fields['n_embd']} is no multiple of {HEAD_WIDTH}"
+        raise ConfigError(f"{found}: n_head is not said, and {width}: give a {CONFIG_FILE} (--config)")
+    return fields | {"n_head": heads}, [f"n_head is not said: {heads} heads of {HEAD_WIDTH} are assumed (--config)"]
+
+
+def _shape_fields(found: Path, seen: View) -> dict[str, Any]:
     tensors = seen.tensors
     gpt2 = "wte.weight" in tensors
-    tokens, positions = (
-        tensors.get("wte.weight" if gpt2 else "tokens_embed.weight"),
-        tensors.get("wpe.weight" if gpt2 else "positions_embed.weight"),
-    )
+    tokens = tensors.get("wte.weight" if gpt2 else "tokens_embed.weight")
+    positions = tensors.get("wpe.weight" if gpt2 else "positions_embed.weight")
     if tokens is None or positions is None or len(tokens.shape) != 2 or len(positions.shape) != 2:
         names = ", ".join(map(shown, list(tensors)[:3]))
-        raise CheckpointError(
-            f"{found}: no embeddings of tokens and positions of a GPT or GPT-2 (it holds {names}, ...)"
-        )
+        raise CheckpointError(f"{found}: no embeddings as GPT and GPT-2 have them (it holds {names}, ...)")
     fields: dict[str, Any] = {"model_type": "gpt2" if gpt2 else "openai-gpt"}
     fields |= {"vocab_size": tokens.shape[0], "n_embd": tokens.shape[1], "n_positions": positions.shape[0]}
     fields["n_layer"] = len({name.split(".")[1] for name in tensors if name.startswith("h.") and name in seen.cells})
@@ -185,17 +192,7 @@ def _inferred(found: Path, seen: View, said: Mapping[str, Any]) -> tuple[dict[st
         fields["n_inner"] = wide.shape[1]
     if "h.0.crossattention.q_attn.weight" in tensors:
         fields["add_cross_attention"] = True
-    fields |= _head_fields(seen, gpt2)
-    fields |= said
-    if "n_head" in fields or type(fields["n_embd"]) is not int:  # the latter is refused later
-        return fields, []
-    heads, rest = divmod(fields["n_embd"], HEAD_WIDTH)
-    if rest:
-        raise ConfigError(
-            f"{found}: n_head is not said, and n_embd {fields['n_embd']} is no multiple of {HEAD_WIDTH}: "
-            f"give a {CONFIG_FILE} (--config)"
-        )
-    return fields | {"n_head": heads}, [f"n_head is not said: {heads} heads of {HEAD_WIDTH} are assumed (--config)"]
+    return fields | _head_fields(seen, gpt2)
 
 
 def _head_fields(seen: View, gpt2: bool) -> dict[str, Any]:
