@@ -117,7 +117,7 @@ def write_synced(path: Path, write: Callable[[BinaryIO], object]) -> None:
 
 
 class _PiecewiseFile(FileIO):
-    """Writes little at a time: of the sizes that were measured, a MiB or more at once took three to ten times as long."""
+    """Writes little at a time: a MiB or more at once took three to ten times as long where it was measured."""
 
     PIECE = 2**17
 
