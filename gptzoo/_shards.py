@@ -109,6 +109,7 @@ def byte_count(size: int | str) -> int:
     Raises:
         CheckpointError: it is none of these.
     """
+    size = int(size) if isinstance(size, str) and size.isascii() and size.isdecimal() and len(size) < 20 else size
     match = _SIZE.fullmatch(size.strip().upper()) if isinstance(size, str) else None
     count = int(float(match[1]) * _UNITS[match[2]]) if match else size
     if type(count) is not int or count < 1:

@@ -149,7 +149,7 @@ def _open_foreign(path: Path, config: GPTConfig | None) -> Checkpoint:
 
     beside = (path if path.is_dir() else path.parent) / CONFIG_FILE
     checkpoint = open_foreign(path, config=None if beside.exists() else config)
-    for note in checkpoint.notes:
+    for note in checkpoint.assumed:
         warnings.warn(f"{path}: {note}", stacklevel=4)
     return checkpoint
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import resource
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -20,6 +19,7 @@ from safetensors.numpy import load_file, save_file
 from gptzoo.cli import main
 from gptzoo_conversion import convert
 from tests.conversion import GOLDEN
+from tests.fuzz import forget_peak, peak
 
 SECONDS = 2.0
 MEMORY = 100 * 2**20
@@ -82,10 +82,10 @@ def run(source: Path, target: Path, *options: str) -> tuple[int, str, str]:
 def refused(source: Path, *words: str, options: tuple[str, ...] = (), place: Path | None = None) -> str:
     """Converts a bad checkpoint; checks the refusal, its time and memory, and that it left nothing in `place`."""
     place = place or source.parent
-    before, peak = listed(place), _peak()
+    before, held = listed(place), forget_peak()
     begin = time.process_time()  # not the clock's: the machine may have other work
     code, out, err = run(source, place / "out", *options)
-    took, grown = time.process_time() - begin, _peak() - peak
+    took, grown = time.process_time() - begin, peak() - held
     assert (code, out) == (2, ""), (code, out, err)
     assert_one_line(err, *words)
     assert listed(place) == before
@@ -103,10 +103,6 @@ def assert_one_line(err: str, *words: str) -> None:
     assert "Traceback" not in err
     for word in words:
         assert word in err, (word, err)
-
-
-def _peak() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def listed(place: Path) -> list[str]:

@@ -102,7 +102,7 @@ TEXTS = {
     "100,000 brackets": text(b"[" * 100_000, "nested too deeply"),
     "65 levels": text(b'{"a":' * 65 + b"1" + b"}" * 65, "nested too deeply"),
     "2 MiB of spaces": text(lambda data: data + b" " * 2**21, "expected at most 1048576"),
-    "absent": (without(CONFIG), f"n_head is not said*give a {CONFIG} (--config)"),
+    "absent": (without(CONFIG), "n_head is not said*give a config (--config FILE, or config=)"),
     "dangling link": (replaced(CONFIG, lambda path: path.symlink_to("nowhere")), f"{CONFIG}: no such file"),
 } | no_files(CONFIG)
 

@@ -229,7 +229,7 @@ def gpt1(place: Path, width: int, heads: int) -> Path:
 
 def test_heads_of_64_are_assumed_and_said(tmp_path: Path) -> None:
     out = converted(gpt1(tmp_path, 128, 4), tmp_path / "out")
-    assert "n_head is not said: 2 heads of 64 are assumed (--config)" in out
+    assert "n_head is not said: 2 heads of 64 are assumed" in out
     assert open_foreign(tmp_path / "out").config.n_head == 2
     converted(tmp_path / "src", tmp_path / "four", "--config", str(tmp_path / "gpt" / CONFIG))
     assert open_foreign(tmp_path / "four").config.n_head == 4
@@ -237,7 +237,7 @@ def test_heads_of_64_are_assumed_and_said(tmp_path: Path) -> None:
 
 def test_heads_of_no_known_width_are_asked_for(tmp_path: Path) -> None:
     source = gpt1(tmp_path, 12, 3)
-    refused(source, "n_head is not said", "give a config.json (--config)")
+    refused(source, "n_head is not said", "give a config (--config FILE, or config=)")
     converted(source, tmp_path / "out", "--config", str(tmp_path / "gpt" / CONFIG))
 
 

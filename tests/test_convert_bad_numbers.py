@@ -130,7 +130,7 @@ TF1: Table = stand_ins(INDEX) | {
     "n_layer beyond the file": (with_json("hparams.json", lambda h: h.update(n_layer=3)), "missing all of block 2"),
     "n_layer 10**9": hparams("n_layer: 1000000000", n_layer=10**9),
     "n_head text": hparams("n_head: '3'", n_head="3"),
-    "n_head absent": (with_json("hparams.json", lambda h: h.pop("n_head")), "n_head is not said*(--config)"),
+    "n_head absent": (with_json("hparams.json", lambda h: h.pop("n_head")), "n_head is not said*give a config"),
     "n_head absent and n_embd text": (
         with_json("hparams.json", lambda h: [h.pop("n_head"), h.update(n_embd="12")]),
         "hparams.json: *n_embd: '12'",
@@ -327,7 +327,10 @@ FALSE = (
     | cases("llmc-float32", KARPATHY)
     | cases("torch-gpt2-model as orbax", ORBAX)
     | cases("torch-gpt2-model as orbax", {"uncommitted": (uncommitted, f"{TEMPORARY}: *uncommitted")}, TEMPORARY)
-    | cases("torch-gpt2-model as orbax", {"only uncommitted": (uncommitted, "src: no weights in a known format")})
+    | cases(
+        "torch-gpt2-model as orbax",
+        {"only uncommitted": (uncommitted, f"{TEMPORARY}: an Orbax checkpoint that was not finished")},
+    )
 )
 
 

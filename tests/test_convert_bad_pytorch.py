@@ -143,9 +143,9 @@ TENSORS: dict[str, tuple[Falsify, str]] = {
     "4 TiB of strides 0": tensor(f"{WTE}: strides [0, 0]", shape=(2**20, 2**20), strides=(0, 0)),
     "strides negative": tensor("a tuple as shape or strides", strides=(-12, 1)),
     "strides 2**62": tensor(f"{WTE}: offset 0", strides=(2**62, 1)),
-    "value a number": (state_dict(LN, value=5), f"{BIN}: *missing {LN}"),
+    "value a number": (state_dict(LN, value=5), f"{BIN}: {LN}: 5, expected a tensor"),
     "value a storage": tensor(f"{WTE}: a storage, expected a tensor", value=storage("FloatStorage", "0", 480)),
-    "value a dict": (state_dict(LN, value={"a": 5}), f"{BIN}: *missing {LN}"),
+    "value a dict": (state_dict(LN, value={"a": 5}), f"{BIN}: {LN}: *expected a tensor"),
     "tied and different": (
         state_dict("lm_head.weight", key="0", count=480, offset=0, shape=(20, 12)),
         "lm_head.weight",

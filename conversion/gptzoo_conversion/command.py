@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import signal
 import sys
 import time
@@ -12,7 +13,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-from gptzoo._files import require_writable
 from gptzoo.checkpoint import Checkpoint
 from gptzoo.config import DTYPES
 from gptzoo_conversion.formats import FORMATS
@@ -46,11 +46,11 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 
 def _convert(args: argparse.Namespace) -> int:
-    from gptzoo_conversion.certificate import write_certificate
+    from gptzoo_conversion.certificate import require_certificate_place, write_certificate
     from gptzoo_conversion.convert import convert
 
     if args.certificate:
-        require_writable(args.certificate)
+        require_certificate_place(args.certificate, args.source, args.target, args.overwrite)
     with _stopped_by_signals(), _Bar(not args.quiet and sys.stderr.isatty()) as bar:
         result = convert(
             args.source,
@@ -69,10 +69,21 @@ def _convert(args: argparse.Namespace) -> int:
         if args.certificate:
             write_certificate(args.certificate, result)
     if args.json:
-        print(json.dumps(result.to_json(), indent=2))
+        _say(json.dumps(result.to_json(), indent=2))
     elif not args.quiet:
-        print(result)
+        _say(str(result))
     return 0
+
+
+def _say(text: str) -> None:
+    """Prints what was done; where that cannot be printed, it is done all the same."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        raise
+    except OSError as problem:
+        print(f"gptzoo: standard output: {problem.strerror}", file=sys.stderr)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left in its buffer goes nowhere
 
 
 def _parity(source: Checkpoint, target: Checkpoint, head: str) -> None:

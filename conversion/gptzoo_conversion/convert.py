@@ -14,13 +14,13 @@ import numpy as np
 from gptzoo._files import naming, publish, require_possible
 from gptzoo._load import plan_load
 from gptzoo._shards import byte_count
-from gptzoo._tensors import TensorInfo
+from gptzoo._tensors import TensorInfo, shown
 from gptzoo.config import CONFIG_FILE, DTYPES, GPTConfig
 from gptzoo.errors import CheckpointError, ConversionError, GPTZooError
 from gptzoo.heads import class_name
 from gptzoo_conversion._numbers import Digests, cast, first_nonfinite
 from gptzoo_conversion.format import Target
-from gptzoo_conversion.formats import format_named, locate
+from gptzoo_conversion.formats import format_named, is_ours, locate
 from gptzoo_conversion.opening import ForeignCheckpoint, open_foreign
 from gptzoo_conversion.plan import Plan, plan_conversion
 
@@ -38,16 +38,20 @@ class Conversion:
     Attributes:
         model: class of the model that was written.
         source, target: "path" and "format" of each.
-        tensors: canonical name -> "dtype", "shape", and SHA-256 of the bytes in "source" and in "target".
+        config: fields of config.json of the "source" and of the "target".
+        tensors: canonical name -> "dtype", "shape", "source_dtype", and SHA-256 of the bytes in "source" and "target".
         dropped: what the target does not hold.
+        verified: whether `verify` was asked for, and found nothing wrong.
         notes: what was assumed or left aside.
     """
 
     model: str
     source: dict[str, str]
     target: dict[str, str]
+    config: dict[str, dict[str, Any]] = field(default_factory=dict)
     tensors: dict[str, dict[str, Any]] = field(default_factory=dict)
     dropped: list[str] = field(default_factory=list)
+    verified: bool = False
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -66,6 +70,7 @@ class Conversion:
             f"{self.source['path']} ({self.source['format']}) -> {self.target['path']} ({self.target['format']})",
             f"{self.model}, {self.nbytes:,} bytes; {same} of {len(self.tensors)} tensors the same bit for bit",
         ]
+        lines += ["parity: the float64 reference computes the same from both"] * self.verified
         lines += [f"dropped: {thing}" for thing in self.dropped]
         return "\n".join(lines + [f"note: {note}" for note in self.notes])
 
@@ -118,11 +123,14 @@ def convert(
         class_name(plan.config, plan.head),
         {"path": str(source), "format": checkpoint.format},
         {"path": str(target), "format": format.name},
+        config={"source": checkpoint.config.to_dict(), "target": plan.config.to_dict()},
         dropped=plan.dropped,
         notes=list(checkpoint.notes),
     )
     if is_file and not format.says_config(place.name):
-        result.notes.append(f"a single file was asked for: no {CONFIG_FILE} and no tokenizer beside it")
+        result.notes.append(
+            f"a single file was asked for: no {CONFIG_FILE} and no tokenizer beside it (to read it: --config)"
+        )
     job = _Job(plan, result, dtype, allow_nonfinite, progress)
     file = place.name if is_file else None
 
@@ -130,7 +138,7 @@ def convert(
         job.write(stage, file, 2**63 if is_file else limit)
         back = job.read_back(stage, file)
         if verify:
-            verify(checkpoint, back, plan.head)
+            job.verify(verify, back)
 
     publish(place, write, file, overwrite)
     return result
@@ -193,7 +201,8 @@ class _Job:
             array = cast(array, self.dtype, source.where(stored))
             after = self.digests.begin(array)
         self.noted[name] = before, after
-        self.result.tensors[name] = {"dtype": array.dtype.name, "shape": list(array.shape)}
+        shape, dtype = list(array.shape), source.tensors[stored].dtype
+        self.result.tensors[name] = {"dtype": array.dtype.name, "shape": shape, "source_dtype": dtype}
         self.tell("converting", array)
         return array
 
@@ -216,6 +225,8 @@ class _Job:
             for name in _SAID
             if getattr(back.config, name) != getattr(plan.config, name)
         ]
+        if not given:
+            self.note_lost_fields(back.config)
         self.done = 0
         found = {}
         for name in self.result.tensors:
@@ -230,6 +241,26 @@ class _Job:
         if wrong:
             raise CheckpointError.listing(self.result.target["path"], wrong)
         return back
+
+    def note_lost_fields(self, found: GPTConfig) -> None:
+        """Says which fields of the config a reader will take other values for."""
+        config = self.plan.config
+        fields = [f"{name} {getattr(config, name)!r}" for name in config.documented if self.differs(name, found)]
+        if fields:
+            self.result.notes.append(f"{self.plan.format.name} does not say {', '.join(fields)}")
+
+    def differs(self, name: str, found: GPTConfig) -> bool:
+        """Whether a field was read back with another meaning."""
+        wanted, value = getattr(self.plan.config, name), getattr(found, name)
+        return value != wanted and name not in ("activation_function", "afn", "n_inner")  # compared by their meaning
+
+    def verify(self, verify: Verify, back: ForeignCheckpoint) -> None:
+        """Lets the caller compare both checkpoints; an error names the target, and not where it is being made."""
+        try:
+            verify(self.plan.source, back, self.plan.head)
+        except GPTZooError as problem:
+            raise type(problem)(str(problem).replace(str(back.path), self.result.target["path"])) from None
+        self.result.verified = True
 
     def tell(self, what: str, array: np.ndarray) -> None:
         """Reports progress: bytes whose work is done."""
@@ -255,10 +286,13 @@ def _require_place(place: Path, overwrite: bool) -> None:
 
 
 def _require_checkpoint(place: Path) -> None:
-    """Checks that what would be replaced is a checkpoint, or empty."""
+    """Checks that what would be replaced is a checkpoint and nothing else, or empty."""
     if place.is_dir():
-        if not any(place.iterdir()):
+        names = sorted(os.listdir(place))
+        if not names:
             return
+        if others := [shown(name) for name in names if not is_ours(name)]:
+            raise CheckpointError(f"{place}: not overwritten: it also holds {', '.join(others[:5])}, no checkpoint's")
     elif not place.is_file():
         raise CheckpointError(f"{place}: a pipe or device, expected a checkpoint or nothing")
     elif not place.stat().st_size:

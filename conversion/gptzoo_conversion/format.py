@@ -15,7 +15,7 @@ from gptzoo._files import write_synced
 from gptzoo._tensors import Read, TensorFile, TensorInfo
 from gptzoo.config import ACTIVATIONS, CONFIG_FILE, DTYPES, GPTConfig
 from gptzoo_conversion.cells import Column
-from gptzoo_conversion.vocabulary import FILES
+from gptzoo_conversion.vocabulary import FILES, bpe_files
 
 
 @dataclass(frozen=True)
@@ -172,6 +172,9 @@ class Format:
         """Writes what goes beside the weights in a directory: the config and the tokenizer."""
         if self.writes_config and target.file == self.file:
             target.write(CONFIG_FILE, target.config.to_json_string().encode())
-        for name in target.vocabulary.keys() & set(self.vocabulary_files):
-            content = target.vocabulary[name]
+        files = dict(target.vocabulary)
+        if self.vocabulary_names:  # software that knows no tokenizer.json
+            files |= bpe_files(files)
+        for name in sorted(files.keys() & set(self.vocabulary_files)):
+            content = files[name]
             target.write(self.vocabulary_names.get(name, name), content)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 from gptzoo._files import naming, open_regular, stand_in
 from gptzoo._safetensors import IMPOSTORS
+from gptzoo.config import CONFIG_FILE
 from gptzoo.errors import CheckpointError
 from gptzoo_conversion.format import Format
 from gptzoo_conversion.layouts.gguf import Gguf
@@ -20,6 +22,7 @@ from gptzoo_conversion.layouts.nanogpt import NanoGpt
 from gptzoo_conversion.layouts.nnx_orbax import NnxOrbax
 from gptzoo_conversion.layouts.openai_gpt import Gpt1Npy
 from gptzoo_conversion.layouts.openai_gpt2 import Gpt2Tf1
+from gptzoo_conversion.vocabulary import FILES
 
 # In a directory that holds several, the first of these is read. A file is of the first that its content matches.
 FORMATS: dict[str, Format] = {
@@ -39,6 +42,23 @@ FORMATS: dict[str, Format] = {
         Gguf(),
     )
 }
+
+
+# What lies in a directory beside the weights: no file of a checkpoint is called otherwise.
+_BESIDE = {CONFIG_FILE, "metadata.json", "task.json", "preprocessor.json", "assets", "hparams.json", "checkpoint"}
+_SHARD = re.compile(r"(model|pytorch_model|tf_model|flax_model)-\d{5}-of-\d{5}\.\w+")
+_PARTS = re.compile(
+    r"params_\d+\.npy|model\.ckpt\.(data-\d{5}-of-\d{5}|meta)|model_\d{5}\.weights\.h5|model\.weights\.json"
+)
+
+
+def is_ours(name: str) -> bool:
+    """Whether a file of this name in a directory is a part of a checkpoint in some format."""
+    usual = {name for format in FORMATS.values() for name in (format.file, f"{format.file}.index.json")}
+    translated = {name for format in FORMATS.values() for name in format.vocabulary_names.values()}
+    if name in usual | translated | _BESIDE | set(FILES):
+        return True
+    return _SHARD.fullmatch(name) is not None or _PARTS.fullmatch(name) is not None
 
 
 def format_named(name: str) -> Format:

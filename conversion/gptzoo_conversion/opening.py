@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from gptzoo import weights
+from gptzoo import limits, weights
 from gptzoo._files import naming
+from gptzoo._json import read_json_object
 from gptzoo._tensors import TensorInfo, shown
 from gptzoo.checkpoint import Checkpoint
 from gptzoo.config import ACTIVATIONS, CONFIG_FILE, AutoConfig, GPTConfig, config_class
@@ -26,6 +27,7 @@ from gptzoo_conversion.view import View, view
 from gptzoo_conversion.vocabulary import read_vocabulary
 
 HEAD_WIDTH = 64  # of OpenAI's models, of every size
+END_OF_TEXT_ID = 50256  # of GPT-2's token for the beginning and the end
 
 # Fields in which a format's own words and a config.json beside it must agree.
 _SAID_TWICE = (
@@ -50,13 +52,15 @@ class ForeignCheckpoint(Checkpoint):
 
     Attributes:
         view: where each weight lies.
-        notes: what was assumed or left aside.
+        notes: what the user of a conversion should know.
+        assumed: those of them that say what was assumed.
         vocabulary: tokenizer files by their usual names.
         single: whether it is one file, of whose directory the rest is not ours.
     """
 
     view: View = field(repr=False, default_factory=View)
     notes: tuple[str, ...] = ()
+    assumed: tuple[str, ...] = ()
     vocabulary: Mapping[str, bytes] = field(default_factory=dict, repr=False)
     single: bool = False
 
@@ -114,6 +118,7 @@ def open_foreign(
         format=found_format.name,
         view=seen,
         notes=(*notes, *source.notes, *assumed),
+        assumed=tuple(assumed),
         vocabulary=vocabulary,
         single=not local.is_dir(),
     )
@@ -134,8 +139,11 @@ def _config(
 ) -> tuple[GPTConfig, list[str]]:
     """Returns the config: as given, of the config.json beside the weights, or as far as format and shapes tell."""
     config = None
-    if given is not None:
-        config = deepcopy(given) if isinstance(given, GPTConfig) else AutoConfig.from_pretrained(given)
+    if isinstance(given, GPTConfig):
+        config = deepcopy(given)
+    elif given is not None:  # what it does not say, the shapes do
+        values = read_json_object(_config_file(given), ConfigError, limits.MAX_CONFIG_BYTES)
+        config = _built(_config_file(given), _shape_fields(found, seen) | dict(source.config) | values)
     elif source.has_config_file and os.path.lexists(directory / CONFIG_FILE):
         config = AutoConfig.from_pretrained(directory)
         _require_agreement(directory / CONFIG_FILE, config, source.config)
@@ -143,10 +151,19 @@ def _config(
         config.architectures = config.architectures or source.config.get("architectures")
         return config, []
     fields, notes = _inferred(found, seen, source.config)
+    return _built(source.said_in or found, fields), notes
+
+
+def _config_file(path: str | Path) -> Path:
+    local = resolve(path)
+    return local / CONFIG_FILE if local.is_dir() else local
+
+
+def _built(path: Path, fields: dict[str, Any]) -> GPTConfig:
     try:
-        return config_class(fields["model_type"]).from_dict(fields), notes
+        return config_class(fields["model_type"]).from_dict(fields)
     except ConfigError as problem:
-        raise ConfigError(f"{source.said_in or found}: {problem}") from None
+        raise ConfigError(f"{path}: {problem}") from None
 
 
 def _require_agreement(path: Path, config: GPTConfig, said: Mapping[str, Any]) -> None:
@@ -172,8 +189,10 @@ def _inferred(found: Path, seen: View, said: Mapping[str, Any]) -> tuple[dict[st
     heads, rest = divmod(fields["n_embd"], HEAD_WIDTH)
     if rest:
         width = f"n_embd {fields['n_embd']} is no multiple of {HEAD_WIDTH}"
-        raise ConfigError(f"{found}: n_head is not said, and {width}: give a {CONFIG_FILE} (--config)")
-    return fields | {"n_head": heads}, [f"n_head is not said: {heads} heads of {HEAD_WIDTH} are assumed (--config)"]
+        raise ConfigError(f"{found}: n_head is not said, and {width}: give a config (--config FILE, or config=)")
+    return fields | {"n_head": heads}, [
+        f"n_head is not said: {heads} heads of {HEAD_WIDTH} are assumed (another config says otherwise: --config)"
+    ]
 
 
 def _shape_fields(found: Path, seen: View) -> dict[str, Any]:
@@ -192,6 +211,8 @@ def _shape_fields(found: Path, seen: View) -> dict[str, Any]:
         fields["n_inner"] = wide.shape[1]
     if "h.0.crossattention.q_attn.weight" in tensors:
         fields["add_cross_attention"] = True
+    if gpt2 and tokens.shape[0] <= END_OF_TEXT_ID:  # of another vocabulary than OpenAI's
+        fields |= {"bos_token_id": None, "eos_token_id": None}
     return fields | _head_fields(seen, gpt2)
 
 

@@ -15,7 +15,9 @@ from gptzoo._tensors import shown
 from gptzoo.errors import CheckpointError
 
 VOCAB, MERGES, TOKENIZER = "vocab.json", "merges.txt", "tokenizer.json"
-SETTINGS = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "generation_config.json")
+ADDED = "added_tokens.json"
+SETTINGS = ("tokenizer_config.json", "special_tokens_map.json", ADDED, "generation_config.json")
+HEADER = "#version: 0.2"  # the first line of merges.txt
 END_OF_TEXT = "<|endoftext|>"  # GPT-2's only special token
 FILES = (VOCAB, MERGES, TOKENIZER, *SETTINGS)
 
@@ -59,6 +61,35 @@ def read_vocabulary(
     return files
 
 
+def bpe_files(files: Mapping[str, bytes]) -> dict[str, bytes]:
+    """Returns vocab.json and merges.txt: as they are, or as tokenizer.json has them; nothing without either."""
+    if {VOCAB, MERGES} <= files.keys():
+        return {name: files[name] for name in (VOCAB, MERGES)}
+    model = json.loads(files.get(TOKENIZER, b"{}")).get("model", {})
+    if "vocab" not in model or "merges" not in model:
+        return {}
+    lines = [HEADER, *(pair if isinstance(pair, str) else " ".join(pair) for pair in model["merges"]), ""]
+    return {VOCAB: json.dumps(model["vocab"], ensure_ascii=False).encode(), MERGES: "\n".join(lines).encode()}
+
+
+def all_ids(files: Mapping[str, bytes]) -> dict[str, int]:
+    """Returns the id of every token: of the vocabulary, and of those that were added to it."""
+    ids: dict[str, int] = json.loads(bpe_files(files).get(VOCAB, b"{}"))
+    added = json.loads(files.get(ADDED, b"{}"))
+    for token in json.loads(files.get(TOKENIZER, b"{}")).get("added_tokens") or ():
+        added[token["content"]] = token["id"]
+    return ids | {token: number for token, number in added.items() if token not in ids}
+
+
+def end_of_text_id(vocab: bytes) -> int | None:
+    """Returns the id of GPT-2's special token in a vocab.json that may be faulty; None if it has none."""
+    try:
+        number = parse_json(vocab.decode()).get(END_OF_TEXT)
+    except (ValueError, AttributeError):  # found again, and told, where it is read
+        return None
+    return number if type(number) is int else None
+
+
 def _read(path: Path) -> bytes:
     with naming(path), open_regular(path) as file:
         content = file.read(limits.MAX_JSON_BYTES + 1)
@@ -82,7 +113,7 @@ def _faults(label: str, name: str, content: bytes) -> list[str]:
         return [f"{label}: {shown(str(problem), 200)}"]
     if not isinstance(value, dict):
         return [f"{label}: holds a JSON {type(value).__name__}, expected an object"]
-    if name in (VOCAB, "added_tokens.json"):
+    if name in (VOCAB, ADDED):
         return [f"{label}: {problem}" for problem in id_faults(value)]
     if name == TOKENIZER:
         return [f"{label}: {problem}" for problem in _tokenizer_faults(value)]
@@ -115,6 +146,8 @@ def _tokenizer_faults(value: dict[str, Any]) -> list[str]:
         return [*problems, "added_tokens: expected a list of objects"]
     for token in added:
         number = token.get("id")
+        if not isinstance(token.get("content"), str):
+            problems.append(f"added_tokens: content {shown(token.get('content'))}, expected a text")
         if type(number) is not int or not 0 <= number < limits.MAX_VOCAB:
             problems.append(f"added_tokens: id {shown(number)}, expected an integer from 0 below {limits.MAX_VOCAB}")
     problems += [f"model.merges: {problem}" for problem in _tokenizer_merge_faults(model, vocab)]

@@ -13,7 +13,7 @@ from gptzoo_conversion.cells import TRANSPOSED, cell, column
 from gptzoo_conversion.containers.gguf import read_gguf, write_gguf
 from gptzoo_conversion.format import Format, Source, Target
 from gptzoo_conversion.layouts.openai_gpt2 import GRANTED
-from gptzoo_conversion.vocabulary import END_OF_TEXT
+from gptzoo_conversion.vocabulary import END_OF_TEXT, HEADER, MERGES, VOCAB, all_ids, bpe_files
 
 ARCHITECTURE = "gpt2"
 FILE_TYPES = {"float32": 0, "float16": 1, "bfloat16": 32}
@@ -116,26 +116,26 @@ def _shortest(value: Any) -> Any:
 
 
 def _tokenizer_keys(target: Target) -> dict[str, Any]:
-    """Returns the tokenizer as llama.cpp wants it; nothing if there is none, or none of this form."""
-    if not {"vocab.json", "merges.txt"} <= target.vocabulary.keys():
+    """Returns the tokenizer as llama.cpp wants it; nothing if there is none."""
+    files = bpe_files(target.vocabulary)
+    if not files:
         return {}
-    ids: dict[str, int] = json.loads(target.vocabulary["vocab.json"])
     tokens = [f"[PAD{i}]" for i in range(target.config.vocab_size)]
     types = [UNUSED_TOKEN] * len(tokens)
-    if beyond := [token for token, number in ids.items() if number >= len(tokens)]:
-        found = f"{shown(beyond[0])} has id {ids[beyond[0]]}"
-        raise ConversionError(f"vocab.json: {found}, expected ids below vocab_size {len(tokens)}")
-    for token, number in ids.items():
+    plain = json.loads(files[VOCAB])
+    for token, number in all_ids(target.vocabulary).items():
+        if number >= len(tokens):
+            found = f"{shown(token)} has id {number}"
+            raise ConversionError(f"{VOCAB}: {found}, expected ids below vocab_size {len(tokens)}")
         tokens[number] = token
-        types[number] = CONTROL_TOKEN if token == END_OF_TEXT else NORMAL_TOKEN
-    lines = target.vocabulary["merges.txt"].decode().splitlines()
-    merges = [line for line in lines if line and not line.startswith("#version")]
+        types[number] = NORMAL_TOKEN if token in plain and token != END_OF_TEXT else CONTROL_TOKEN
+    lines = files[MERGES].decode().splitlines()
     return {
         "tokenizer.ggml.model": "gpt2",
         "tokenizer.ggml.pre": "gpt-2",
         "tokenizer.ggml.tokens": tokens,
         "tokenizer.ggml.token_type": types,
-        "tokenizer.ggml.merges": merges,
+        "tokenizer.ggml.merges": [line for line in lines if line and not line.startswith("#version")],
     }
 
 
@@ -148,7 +148,7 @@ def _vocabulary(path: Path, keys: dict[str, Any]) -> dict[str, bytes]:
         raise CheckpointError(f"{path}: tokenizer.ggml: expected tokens, merges and token_type as lists that fit")
     ids = {token: i for i, (token, kind) in enumerate(zip(tokens, types, strict=True)) if kind != UNUSED_TOKEN}
     text = json.dumps(ids, ensure_ascii=False).encode()
-    return {"vocab.json": text, "merges.txt": "\n".join(["#version: 0.2", *merges, ""]).encode()}
+    return {VOCAB: text, MERGES: "\n".join([HEADER, *merges, ""]).encode()}
 
 
 def _is_list(value: Any, kind: type) -> bool:

@@ -59,6 +59,18 @@ def without_scope(name: str) -> str:
     return match[1] if match else name
 
 
+EXACT_GELU = (
+    "TensorFlow's GPT computed the exact gelu whatever its config said; here afn is followed: "
+    "'gelu' is the tanh form, as in OpenAI's code, 'gelu_python' the exact one"
+)
+
+
+def notes(file: TensorFile) -> list[str]:
+    """Returns what is to be known of a model that TensorFlow's classes wrote."""
+    names = map(without_scope, file.tensors)
+    return [EXACT_GELU] if COLUMN["tokens_embed.weight"].names[0] in names else []
+
+
 class TfH5(HuggingFaceFormat):
     """Keras' first HDF5 layout: a group for each layer, and in it the variables under their full names."""
 
@@ -76,6 +88,9 @@ class TfH5(HuggingFaceFormat):
     def full_name(self, name: str, in_backbone: bool, config: GPTConfig, head: str) -> str:
         layer = name.split("/", 1)[0]
         return f"{layer}/{scope(config, head)}/{name}"
+
+    def notes(self, file: TensorFile) -> list[str]:
+        return notes(file)
 
     def index_name(self, name: str) -> str:
         return name.split("/", 1)[1]

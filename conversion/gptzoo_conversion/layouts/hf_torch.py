@@ -67,6 +67,9 @@ class Safetensors(TorchLayout):
             return hf_flax.COLUMN, lambda name: hf_flax.without_prefix(name.replace(".", "/"))
         return self.column, self.bare
 
+    def notes(self, file: TensorFile) -> list[str]:
+        return hf_tf.notes(file) if file.metadata.get("format") == "tf" else []
+
     def write_file(self, path: Path, infos: Mapping[str, TensorInfo], read: Read, target: Target) -> None:
         write_synced(path, lambda out: write_tensors(out, infos, read, {"format": "pt"}))
 

@@ -28,6 +28,10 @@ class HuggingFaceFormat(Format):
         """Returns the column that a container is in, and what its names are called there."""
         return self.column, self.bare
 
+    def notes(self, file: TensorFile) -> list[str]:
+        """Returns what is to be known of the software that wrote a container."""
+        return []
+
     def bare(self, name: str) -> str | None:
         """Returns the name in the column of a name in a file or in an index."""
         return name
@@ -57,7 +61,7 @@ class HuggingFaceFormat(Format):
         else:
             files = {path.name: self.read_file(path)}
         layout, bare = self.layout(next(iter(files.values())))
-        return Source(files, layout, bare)
+        return Source(files, layout, bare, notes=[note for file in files.values() for note in self.notes(file)])
 
     def write(self, target: Target) -> None:
         shards = split(target.infos, target.max_shard_size, target.file)

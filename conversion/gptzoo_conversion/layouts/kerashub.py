@@ -20,12 +20,12 @@ from gptzoo_conversion.cells import HEADS_FIRST, HEADS_LAST, cell, column
 from gptzoo_conversion.containers.hdf5 import read_hdf5, write_hdf5
 from gptzoo_conversion.format import Format, Source, Target
 from gptzoo_conversion.layouts.openai_gpt2 import GRANTED
-from gptzoo_conversion.vocabulary import END_OF_TEXT
+from gptzoo_conversion.vocabulary import END_OF_TEXT, HEADER, MERGES, VOCAB, all_ids, bpe_files, end_of_text_id
 
 BACKBONE = "GPT2Backbone"
 INDEX = "model.weights.json"
-ASSETS = {"vocab.json": "assets/tokenizer/vocabulary.json", "merges.txt": "assets/tokenizer/merges.txt"}
-HEADER = b"#version: 0.2\n"  # the first line of merges.txt, which KerasHub does without
+ASSETS = {VOCAB: "assets/tokenizer/vocabulary.json", MERGES: "assets/tokenizer/merges.txt"}
+HEADER_LINE = f"{HEADER}\n".encode()  # which KerasHub does without
 VERSIONS = {"keras_version": "3.15.1", "keras_hub_version": "0.32.0"}  # those whose layout this is
 
 # Their config -> ours.
@@ -92,13 +92,16 @@ class KerasHub(Format):
 
     def open(self, path: Path) -> Source:
         files: dict[str, TensorFile] = _shards(path) if path.name == INDEX else {path.name: read_hdf5(path)}
-        config = _config(path.parent)
+        config, vocabulary = _config(path.parent), _assets(path.parent)
+        if VOCAB in vocabulary:  # the only special token of GPT-2
+            end = end_of_text_id(vocabulary[VOCAB])
+            config |= {"bos_token_id": end, "eos_token_id": end}
         return Source(
             files,
             self.column,
             config=config,
             said_in=path.parent / CONFIG_FILE,
-            vocabulary=_assets(path.parent),
+            vocabulary=vocabulary,
             has_config_file=False,
         )
 
@@ -111,10 +114,11 @@ class KerasHub(Format):
         _write_json(target, CONFIG_FILE, backbone)
         count = parameter_count(config, "Model")
         _write_json(target, "metadata.json", {**VERSIONS, "parameter_count": count, "tasks": ["CausalLM"]})
-        vocabulary = target.vocabulary
-        if ASSETS.keys() <= vocabulary.keys() and END_OF_TEXT in json.loads(vocabulary["vocab.json"]):
-            target.write(ASSETS["vocab.json"], vocabulary["vocab.json"])
-            target.write(ASSETS["merges.txt"], vocabulary["merges.txt"].removeprefix(HEADER))
+        files, ids = bpe_files(target.vocabulary), all_ids(target.vocabulary)
+        if files and END_OF_TEXT in ids:  # KerasHub's tokenizer is none without it
+            plain = json.loads(files[VOCAB])
+            target.write(ASSETS[VOCAB], files[VOCAB] if plain == ids else json.dumps(ids).encode())
+            target.write(ASSETS[MERGES], files[MERGES].removeprefix(HEADER_LINE))
             _write_task(target, backbone, dtype)
 
 
@@ -168,8 +172,8 @@ def _assets(directory: Path) -> dict[str, bytes]:
             if len(content) > limits.MAX_JSON_BYTES:
                 raise CheckpointError(f"{path}: more than {limits.MAX_JSON_BYTES} bytes")
             files[usual] = content
-    if "merges.txt" in files and not files["merges.txt"].startswith(HEADER):
-        files["merges.txt"] = HEADER + files["merges.txt"]
+    if MERGES in files and not files[MERGES].startswith(HEADER_LINE):
+        files[MERGES] = HEADER_LINE + files[MERGES]
     return files
 
 

@@ -47,7 +47,7 @@ class Gpt1Npy(Format):
     vocabulary_names = VOCABULARY
 
     def matches(self, path: Path, start: bytes) -> bool:
-        return start.startswith(b"\x93NUMPY")
+        return start.startswith(b"\x93NUMPY") or path.name == SHAPES
 
     def find(self, directory: Path) -> Path | None:
         found = (directory / SHAPES, directory / "params_0.npy")

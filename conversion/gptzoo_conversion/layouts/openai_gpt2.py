@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gptzoo import limits
+from gptzoo._files import open_regular
 from gptzoo._json import read_json_object
 from gptzoo.errors import CheckpointError
 from gptzoo_conversion.cells import LEADING_ONE, cell, column
@@ -72,7 +73,7 @@ class Gpt2Tf1(Format):
     vocabulary_names = VOCABULARY
 
     def matches(self, path: Path, start: bytes) -> bool:
-        return (path.name.endswith(".index") and path.with_suffix(".data-00000-of-00001").exists()) or _has_table(path)
+        return path.name == STATE or _has_table(path)
 
     def find(self, directory: Path) -> Path | None:
         state = directory / STATE
@@ -85,6 +86,8 @@ class Gpt2Tf1(Format):
         return found[0] if found else None
 
     def open(self, path: Path) -> Source:
+        if path.name == STATE:
+            path = path.parent / f"{read_state_file(path)}.index"
         file = read_tf_bundle(path.with_suffix(""))
         hparams = path.parent / HPARAMS if os.path.lexists(path.parent / HPARAMS) else None
         return Source({path.name: file}, self.column, _bare, self._config(hparams), said_in=hparams)
@@ -122,6 +125,6 @@ def _bare(name: str) -> str | None:
 
 def _has_table(path: Path) -> bool:
     """Whether a file ends as an index does."""
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         file.seek(max(path.stat().st_size - 8, 0))
         return file.read() == (0xDB4775248B80FB57).to_bytes(8, "little")
