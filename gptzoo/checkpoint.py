@@ -5,6 +5,7 @@ Names, shapes and files are those of Hugging Face Transformers. No framework is 
 
 from __future__ import annotations
 
+import os
 import re
 import warnings
 from collections.abc import Callable, Mapping
@@ -121,7 +122,7 @@ def open_checkpoint(path: str | Path, config: GPTConfig | None = None) -> Checkp
         CheckpointError: a file is absent, broken, or of a kind that gptzoo does not read.
         ConfigError: config.json is absent or wrong.
     """
-    local = resolve(path)
+    local = locate_path(path)
     with naming(local):
         found = _find_weights(local) if local.is_dir() else None
         if found is None:
@@ -132,6 +133,16 @@ def open_checkpoint(path: str | Path, config: GPTConfig | None = None) -> Checkp
         return _open_foreign(local, config)
     tensors = {name: info for file in files.values() for name, info in file.tensors.items()}
     return Checkpoint(local, stored, tensors, files)
+
+
+def locate_path(path: str | Path) -> Path:
+    """Returns a path that is there; or the prefix of a TensorFlow checkpoint, which is not there by itself."""
+    try:
+        return resolve(path)
+    except CheckpointError:
+        if path and os.path.isfile(f"{path}.index"):  # unlike Path's, never an error
+            return Path(path)
+        raise
 
 
 def _find_weights(directory: Path) -> Path | None:

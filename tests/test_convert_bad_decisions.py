@@ -310,3 +310,18 @@ def test_unfinished_orbax(tmp_path: Path) -> None:
     convert(GOLDEN / "torch-gpt2-lm", tmp_path / "in", "orbax")
     (tmp_path / "in" / "state").rename(tmp_path / "in" / "state.orbax-checkpoint-tmp-7")
     refused(tmp_path / "in", "state.orbax-checkpoint-tmp-7", "not finished")
+
+
+@pytest.mark.parametrize("nest", ["state_dict", "model"])
+def test_weights_beside_the_state_of_training(nest: str, tmp_path: Path) -> None:
+    """As training scripts save them; what is neither weight nor training is not passed over."""
+    import torch
+
+    place = copied(HUB, tmp_path / "in")
+    held = torch.load(place / BIN)
+    state = {"optimizer": {"state": {0: {"exp_avg": torch.zeros(3)}}}, "epoch": 7}
+    torch.save({nest: held, **state}, place / BIN)
+    converted(place, tmp_path / "out")
+    assert_same_bits(numbers(open_foreign(tmp_path / "out")), truth(HUB))
+    torch.save({nest: held, "ema": {"x": torch.zeros(3)}}, place / BIN)
+    refused(place, BIN, "unexpected ema/x")

@@ -15,7 +15,7 @@ from gptzoo import limits, weights
 from gptzoo._files import naming
 from gptzoo._json import read_json_object
 from gptzoo._tensors import TensorInfo, shown
-from gptzoo.checkpoint import Checkpoint
+from gptzoo.checkpoint import Checkpoint, locate_path
 from gptzoo.config import ACTIVATIONS, CONFIG_FILE, AutoConfig, GPTConfig, config_class
 from gptzoo.errors import CheckpointError, ConfigError
 from gptzoo.heads import HEADS, class_name
@@ -95,7 +95,7 @@ def open_foreign(
         ConfigError: the config is wrong.
     """
     wanted = format_named(format) if format else None
-    local = _path(path)
+    local = locate_path(path)
     found_format, found, notes = locate(local, wanted)
     with naming(found):
         source = found_format.open(found)
@@ -122,16 +122,6 @@ def open_foreign(
         vocabulary=vocabulary,
         single=not local.is_dir(),
     )
-
-
-def _path(path: str | Path) -> Path:
-    """Returns a local path; also one that is the prefix of files and not itself there."""
-    try:
-        return resolve(path)
-    except CheckpointError:
-        if path and os.path.isfile(f"{path}.index"):  # unlike Path's, never an error
-            return Path(path)
-        raise
 
 
 def _config(

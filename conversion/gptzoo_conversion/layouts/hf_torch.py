@@ -20,6 +20,8 @@ from gptzoo_conversion.format import Target
 from gptzoo_conversion.layouts import hf_flax, hf_tf
 from gptzoo_conversion.layouts.huggingface import HuggingFaceFormat
 
+NESTS = ("state_dict", "model")  # what training scripts call the weights beside their own state
+TRAINING = ("optimizer", "optimizers", "optimizer_states", "lr_scheduler", "lr_schedulers", "scheduler", "scaler")
 WRAPPERS = ("_orig_mod.", "module.")  # of torch.compile and DistributedDataParallel
 
 
@@ -36,7 +38,7 @@ class TorchLayout(HuggingFaceFormat):
     column = CANONICAL
     prunes = True
 
-    def bare(self, name: str) -> str:
+    def bare(self, name: str) -> str | None:
         return unwrapped(name)
 
     def full_name(self, name: str, in_backbone: bool, config: GPTConfig, head: str) -> str:
@@ -83,6 +85,12 @@ class PyTorchBin(TorchLayout):
 
     def matches(self, path: Path, start: bytes) -> bool:
         return is_pytorch(start)
+
+    def bare(self, name: str) -> str | None:
+        outer, *inner = name.split("/", 1)
+        if inner and outer in TRAINING:
+            return None
+        return unwrapped(inner[0] if inner and outer in NESTS else name)
 
     def read_file(self, path: Path) -> TensorFile:
         file = read_pytorch(path)
