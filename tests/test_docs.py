@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from gptzoo_conversion import FORMATS
 from tests.matrix import TESTED
 
 ROOT = Path(__file__).parent.parent
@@ -25,6 +26,18 @@ def test_readme_examples_run(
     printed = capsys.readouterr().out
     difference = float(re.search(r"largest difference: (\S+)", printed)[1])  # type: ignore[index]
     assert difference < 1e-4
+
+
+def test_conversion_guide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its example runs, and its table names every format and how single files of each end."""
+    text = (ROOT / "docs" / "conversion.md").read_text()
+    (block,) = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    exec(block, {})
+    assert (tmp_path / "model.gguf").is_file()
+    assert sorted(re.findall(r"^\| `(\w+)` \|", text, flags=re.MULTILINE)) == sorted(FORMATS)
+    for format in FORMATS.values():
+        assert all(f"`{suffix}`" in text for suffix in format.suffixes)
 
 
 def test_migration_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
