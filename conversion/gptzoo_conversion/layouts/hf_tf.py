@@ -126,6 +126,10 @@ def root_attributes(path: Path) -> dict[str, object]:
 
 def scope(config: GPTConfig, head: str) -> str:
     """Returns what Keras calls the model: tfgpt2lm_head_model, tf_open_aigpt_model."""
-    name = f"TF{class_name(config, head)}"
+    return keras_name(f"TF{class_name(config, head)}")
+
+
+def keras_name(name: str) -> str:
+    """Returns the name that Keras makes of a class's: gpt2lm_head_model of GPT2LMHeadModel."""
     name = re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", name)
     return re.sub(r"([a-z])([A-Z])", r"\1_\2", name).lower()

@@ -16,6 +16,7 @@ from gptzoo_conversion.cells import Cell
 from gptzoo_conversion.containers.hdf5 import read_hdf5, write_hdf5
 from gptzoo_conversion.containers.keras_archive import read_keras_archive, write_keras_archive
 from gptzoo_conversion.format import Format, Source, Target
+from gptzoo_conversion.layouts.hf_tf import keras_name
 
 ARCHIVE = ".keras"
 VERSION = "3.15.1"  # of the Keras whose layout this is
@@ -25,6 +26,7 @@ HEADS = {"multiple_choice_head": "summary"}  # all others: linear
 LEAVES = {"weight": 0, "bias": 1}
 ACTIVATION = "mlp/act/vars/"
 SLOPES = ("alpha_p", "alpha_n")  # of xielu; prelu has one weight
+FAMILIES = {weights.GPT: "gpt", weights.GPT2: "gpt2"}  # as our modules are called
 TOP = {"wte": "embedding", "tokens_embed": "embedding", "wpe": "embedding_1", "positions_embed": "embedding_1"}
 
 
@@ -35,8 +37,7 @@ def _cell(row: weights.Weight) -> Cell:
     if path[0] == "h":
         path[:2] = ["h", "block{_i}"]
     elif row.heads is None:
-        family = "gpt" if row.family == weights.GPT else "gpt2"
-        path = [family, "layers", TOP.get(path[0], "layer_norm")]
+        path = [FAMILIES[row.family or weights.GPT2], "layers", TOP.get(path[0], "layer_norm")]
     return Cell((f"{'/'.join(path)}/vars/{number}",))
 
 
@@ -130,7 +131,7 @@ def _naming(file: TensorFile) -> Callable[[str], str | None]:
 
 def _names(target: Target) -> dict[str, dict[str, Any]]:
     """Returns the name of each layer that has variables, by its path."""
-    names = {"vars": {"name": _class_snake(target)}}
+    names = {"vars": {"name": keras_name(class_name(target.config, target.head))}}
     for name in target.infos:
         group = name.rsplit("/", 1)[0]
         names[group] = {"name": group.split("/")[-2]}
@@ -141,20 +142,16 @@ def _names(target: Target) -> dict[str, dict[str, Any]]:
     return names
 
 
-def _class_snake(target: Target) -> str:
-    name = class_name(target.config, target.head)
-    name = re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", name)
-    return re.sub(r"([a-z])([A-Z])", r"\1_\2", name).lower()
-
-
 def _saved(target: Target) -> dict[str, Any]:
     """Returns what Keras writes of a model, so that it can be built again."""
     name = class_name(target.config, target.head)
     policy = {"name": target.config.dtype}
     dtype = {"module": "keras", "class_name": "DTypePolicy", "config": policy, "registered_name": None}
-    config = {"name": _class_snake(target), "trainable": True, "dtype": dtype}
+    config = {"name": keras_name(name), "trainable": True, "dtype": dtype}
     return {
-        "module": "gptzoo.keras._heads" if target.head != "Model" else f"gptzoo.keras._{target.config.model_type}",
+        "module": "gptzoo.keras._heads"
+        if target.head != "Model"
+        else f"gptzoo.keras._{FAMILIES[target.config.model_type]}",
         "class_name": name,
         "config": config | {"config": target.config.to_dict(), "seed": 0},
         "registered_name": f"gptzoo>{name}",
