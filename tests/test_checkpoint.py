@@ -175,7 +175,7 @@ def test_shards_keep_to_the_limit(limit: int | str, count: int, tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    "size", [0, -1, "0KB", "5", "5GiB", "GB", "-1GB", "1e9B", "", 2.5, True, None, "9" * 99 + "GB"]
+    "size", [0, -1, "0", "0KB", "5GiB", "GB", "-1GB", "1e9B", "", 2.5, True, None, "9" * 99 + "GB"]
 )
 def test_wrong_shard_size_is_refused(size: Any, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="max_shard_size"):
