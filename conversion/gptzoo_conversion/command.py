@@ -21,7 +21,7 @@ from gptzoo_conversion.formats import FORMATS
 def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Adds both commands to a parser."""
     convert = commands.add_parser("convert", help="convert a checkpoint to another format, bit for bit")
-    convert.add_argument("source", metavar="SRC", help="a directory, a file, or the name of a bundled model")
+    convert.add_argument("source", metavar="SRC", help="a directory, a file, or the name of a model")
     convert.add_argument("target", metavar="DST", help="a directory to be made, or a file such as model.gguf")
     convert.add_argument("--to", required=True, choices=FORMATS, metavar="FORMAT", help=", ".join(FORMATS))
     convert.add_argument(

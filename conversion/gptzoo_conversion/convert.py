@@ -93,7 +93,7 @@ def convert(
     """Converts a checkpoint; afterwards `target` is there, whole and read back, or as it was before.
 
     Args:
-        source: a directory, a file, or the name of a bundled model.
+        source: a directory, a file, or the name of a model: bundled, or on the Hugging Face hub.
         target: a directory that is made; or a file, if its name ends as single files of the format do.
         to: key of `FORMATS`.
         from_: key of `FORMATS`; by default told from the content of `source`.

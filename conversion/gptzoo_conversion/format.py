@@ -13,9 +13,9 @@ import numpy as np
 from gptzoo import weights
 from gptzoo._files import write_synced
 from gptzoo._tensors import Read, TensorFile, TensorInfo
+from gptzoo._vocabulary import FILES, bpe_files
 from gptzoo.config import ACTIVATIONS, CONFIG_FILE, DTYPES, GPTConfig
 from gptzoo_conversion.cells import Column
-from gptzoo_conversion.vocabulary import FILES, bpe_files
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from gptzoo._files import naming, open_regular, stand_in
 from gptzoo._safetensors import IMPOSTORS
+from gptzoo._vocabulary import FILES
 from gptzoo.config import CONFIG_FILE
 from gptzoo.errors import CheckpointError
 from gptzoo_conversion.format import Format
@@ -22,7 +23,6 @@ from gptzoo_conversion.layouts.nanogpt import NanoGpt
 from gptzoo_conversion.layouts.nnx_orbax import NnxOrbax
 from gptzoo_conversion.layouts.openai_gpt import Gpt1Npy
 from gptzoo_conversion.layouts.openai_gpt2 import Gpt2Tf1
-from gptzoo_conversion.vocabulary import FILES
 
 # In a directory that holds several, the first of these is read. A file is of the first that its content matches.
 FORMATS: dict[str, Format] = {

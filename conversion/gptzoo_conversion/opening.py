@@ -15,6 +15,7 @@ from gptzoo import limits, weights
 from gptzoo._files import naming
 from gptzoo._json import read_json_object
 from gptzoo._tensors import TensorInfo, shown
+from gptzoo._vocabulary import read_vocabulary
 from gptzoo.checkpoint import Checkpoint, locate_path
 from gptzoo.config import ACTIVATIONS, CONFIG_FILE, AutoConfig, GPTConfig, config_class
 from gptzoo.errors import CheckpointError, ConfigError
@@ -24,7 +25,6 @@ from gptzoo_conversion._numbers import is_same
 from gptzoo_conversion.format import Source
 from gptzoo_conversion.formats import format_named, locate
 from gptzoo_conversion.view import View, view
-from gptzoo_conversion.vocabulary import read_vocabulary
 
 HEAD_WIDTH = 64  # of OpenAI's models, of every size
 END_OF_TEXT_ID = 50256  # of GPT-2's token for the beginning and the end
@@ -86,7 +86,8 @@ def open_foreign(
     """Reads the headers and the config of a checkpoint in any format, and no tensor but those that say nothing else.
 
     Args:
-        path: a directory, a file, the prefix of a TensorFlow checkpoint, or the name of a bundled model.
+        path: a directory, a file, the prefix of a TensorFlow checkpoint, or the name of a model: bundled, or on the
+            Hugging Face hub.
         format: key of `FORMATS`; by default told from the content.
         config: in place of what the checkpoint says.
 
@@ -95,7 +96,7 @@ def open_foreign(
         ConfigError: the config is wrong.
     """
     wanted = format_named(format) if format else None
-    local = locate_path(path)
+    local = locate_path(path, "whole")
     found_format, found, notes = locate(local, wanted)
     with naming(found):
         source = found_format.open(found)
@@ -145,7 +146,7 @@ def _config(
 
 
 def _config_file(path: str | Path) -> Path:
-    local = resolve(path)
+    local = resolve(path, "config")
     return local / CONFIG_FILE if local.is_dir() else local
 
 

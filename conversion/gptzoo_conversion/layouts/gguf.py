@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from gptzoo._tensors import shown
+from gptzoo._vocabulary import END_OF_TEXT, HEADER, MERGES, VOCAB, all_ids, bpe_files
 from gptzoo.config import GPTConfig
 from gptzoo.errors import CheckpointError, ConversionError
 from gptzoo_conversion.cells import TRANSPOSED, cell, column
 from gptzoo_conversion.containers.gguf import read_gguf, write_gguf
 from gptzoo_conversion.format import Format, Source, Target
 from gptzoo_conversion.layouts.openai_gpt2 import GRANTED
-from gptzoo_conversion.vocabulary import END_OF_TEXT, HEADER, MERGES, VOCAB, all_ids, bpe_files
 
 ARCHITECTURE = "gpt2"
 FILE_TYPES = {"float32": 0, "float16": 1, "bfloat16": 32}

@@ -13,6 +13,7 @@ from gptzoo._files import naming, open_regular
 from gptzoo._json import read_json_object
 from gptzoo._shards import PLAIN_NAME
 from gptzoo._tensors import TensorFile, shown
+from gptzoo._vocabulary import END_OF_TEXT, HEADER, MERGES, VOCAB, all_ids, bpe_files, end_of_text_id
 from gptzoo.config import CONFIG_FILE, GPTConfig
 from gptzoo.errors import CheckpointError
 from gptzoo.weights import parameter_count
@@ -20,7 +21,6 @@ from gptzoo_conversion.cells import HEADS_FIRST, HEADS_LAST, cell, column
 from gptzoo_conversion.containers.hdf5 import read_hdf5, write_hdf5
 from gptzoo_conversion.format import Format, Source, Target
 from gptzoo_conversion.layouts.openai_gpt2 import GRANTED
-from gptzoo_conversion.vocabulary import END_OF_TEXT, HEADER, MERGES, VOCAB, all_ids, bpe_files, end_of_text_id
 
 BACKBONE = "GPT2Backbone"
 INDEX = "model.weights.json"

@@ -51,11 +51,13 @@ def read_vocabulary(
         for name in dict.fromkeys((names.get(usual, usual), usual)):
             path = directory / name
             if usual not in files and os.path.lexists(path):
-                files[usual] = _read(path)
+                files[usual] = read_file(path)
     files |= within
-    problems = [problem for name, content in files.items() for problem in _faults(names.get(name, name), name, content)]
+    problems = [
+        problem for name, content in files.items() for problem in file_faults(names.get(name, name), name, content)
+    ]
     if not problems and VOCAB in files and MERGES in files:
-        problems = _merge_faults(names.get(MERGES, MERGES), files[MERGES], json.loads(files[VOCAB]))
+        problems = merge_faults(names.get(MERGES, MERGES), files[MERGES], json.loads(files[VOCAB]))
     if problems:
         raise CheckpointError.listing(str(directory), problems)
     return files
@@ -90,7 +92,7 @@ def end_of_text_id(vocab: bytes) -> int | None:
     return number if type(number) is int else None
 
 
-def _read(path: Path) -> bytes:
+def read_file(path: Path) -> bytes:
     with naming(path), open_regular(path) as file:
         content = file.read(limits.MAX_JSON_BYTES + 1)
     if len(content) > limits.MAX_JSON_BYTES:
@@ -98,7 +100,7 @@ def _read(path: Path) -> bytes:
     return content
 
 
-def _faults(label: str, name: str, content: bytes) -> list[str]:
+def file_faults(label: str, name: str, content: bytes) -> list[str]:
     """Lists what is wrong with one file, taken by itself."""
     try:
         text = content.decode()
@@ -114,17 +116,28 @@ def _faults(label: str, name: str, content: bytes) -> list[str]:
     if not isinstance(value, dict):
         return [f"{label}: holds a JSON {type(value).__name__}, expected an object"]
     if name in (VOCAB, ADDED):
-        return [f"{label}: {problem}" for problem in id_faults(value)]
+        empty = ["an empty token"] if name == ADDED and "" in value else []
+        return [f"{label}: {problem}" for problem in [*empty, *id_faults(value)]]
     if name == TOKENIZER:
         return [f"{label}: {problem}" for problem in _tokenizer_faults(value)]
     return [f"{label}: {problem}" for problem in _setting_faults(value)]
 
 
-def id_faults(ids: Mapping[str, Any]) -> list[str]:
-    """Lists ids that are no integers, out of bounds, or given twice."""
+def is_text(value: Any) -> bool:
+    """Whether a value is a text that can be UTF-8; one with a lone surrogate cannot."""
+    try:
+        return isinstance(value, str) and (value.isascii() or bool(value.encode()))
+    except UnicodeEncodeError:
+        return False
+
+
+def id_faults(ids: Mapping[Any, Any]) -> list[str]:
+    """Lists tokens that are no texts, and ids that are no integers, out of bounds, or given twice."""
     problems, seen = [], dict[int, str]()
     for token, number in ids.items():
-        if type(number) is not int or not 0 <= number < limits.MAX_VOCAB:
+        if not is_text(token):
+            problems.append(f"token {shown(token)}, expected a text in UTF-8")
+        elif type(number) is not int or not 0 <= number < limits.MAX_VOCAB:
             problems.append(f"{shown(token)}: id {shown(number)}, expected an integer from 0 below {limits.MAX_VOCAB}")
         elif number in seen:
             problems.append(f"{shown(token)}: id {number}, which {shown(seen[number])} has too")
@@ -146,7 +159,7 @@ def _tokenizer_faults(value: dict[str, Any]) -> list[str]:
         return [*problems, "added_tokens: expected a list of objects"]
     for token in added:
         number = token.get("id")
-        if not isinstance(token.get("content"), str):
+        if not token.get("content") or not is_text(token["content"]):
             problems.append(f"added_tokens: content {shown(token.get('content'))}, expected a text")
         if type(number) is not int or not 0 <= number < limits.MAX_VOCAB:
             problems.append(f"added_tokens: id {shown(number)}, expected an integer from 0 below {limits.MAX_VOCAB}")
@@ -184,7 +197,7 @@ def _setting_faults(value: dict[str, Any]) -> list[str]:
     return problems
 
 
-def _merge_faults(label: str, content: bytes, ids: Mapping[str, int]) -> list[str]:
+def merge_faults(label: str, content: bytes, ids: Mapping[str, int]) -> list[str]:
     problems = []
     for number, line in enumerate(content.decode().split("\n"), 1):
         if not line.strip() or (number == 1 and line.startswith("#version")):
@@ -198,5 +211,17 @@ def _pair_fault(pair: Any, ids: Mapping[str, int], prefix: str = "") -> str | No
     """Says why two tokens cannot be merged; `prefix` begins those that continue a word, and goes as they are merged."""
     if not isinstance(pair, list) or len(pair) != 2 or not all(isinstance(token, str) and token for token in pair):
         return f"{shown(pair)}, expected two tokens"
-    unknown = [token for token in (*pair, pair[0] + pair[1].removeprefix(prefix)) if token not in ids]
-    return f"{shown(unknown[0])} is not in the vocabulary" if unknown else None
+    first, second = pair
+    merged = first + second.removeprefix(prefix)
+    if first in ids and second in ids and merged in ids:
+        return None
+    unknown = next(token for token in (first, second, merged) if token not in ids)
+    return f"{shown(unknown)} is not in the vocabulary"
+
+
+def merge_pairs(text: str) -> list[tuple[str, str]]:
+    """Returns the merges of a merges.txt that `merge_faults` found right; its last line may lack its end."""
+    lines = text.split("\n")
+    first = 1 if lines[0].startswith("#version") else 0
+    pairs = (line.rstrip("\r").split(" ") for line in lines[first:] if line.strip())
+    return [(pair[0], pair[1]) for pair in pairs]
