@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import importlib
 from pathlib import Path
-from typing import Any, ClassVar, NoReturn
+from typing import Any, ClassVar
 
-from gptzoo.checkpoint import config_overrides
+from gptzoo.checkpoint import config_overrides, given_config
 from gptzoo.config import CONFIGS, AutoConfig, GPTConfig
 from gptzoo.errors import ConfigError
 from gptzoo.heads import class_name
+from gptzoo.hub import resolve, take_options
 
 
 class Auto:
@@ -27,25 +28,28 @@ class Auto:
     prefix: ClassVar[str] = ""
     options: ClassVar[tuple[str, ...]] = ()
 
-    def __init__(self, *args: Any, **kwargs: Any) -> NoReturn:
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         name = type(self).__name__
         raise ConfigError(f"{name} has no instances: use {name}.from_pretrained(path) or {name}.from_config(config)")
 
     @classmethod
-    def from_pretrained(cls, path: str | Path, *, config: GPTConfig | str | Path | None = None, **options: Any) -> Any:
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | Path, *, config: GPTConfig | str | Path | None = None, **options: Any
+    ) -> Any:
         """Loads a checkpoint into the model of its family.
 
         Args:
-            path, config, options: as of the model's own `from_pretrained`.
+            pretrained_model_name_or_path, config, options: as of the model's own `from_pretrained`.
 
         Raises:
             ConfigError: `model_type` is of no family, or `config` is no config of ours.
             CheckpointError: lists everything in the checkpoint that does not fit.
         """
-        found = (
-            config if isinstance(config, GPTConfig) else AutoConfig.from_pretrained(path if config is None else config)
+        hub, _ = take_options(options)
+        found = given_config(AutoConfig, config, hub) or AutoConfig.from_pretrained(
+            resolve(pretrained_model_name_or_path, "config", hub)
         )
-        return cls.model_class(found).from_pretrained(path, config=config, **options)
+        return cls.model_class(found).from_pretrained(pretrained_model_name_or_path, config=config, **options)
 
     @classmethod
     def from_config(cls, config: GPTConfig, *, seed: int = 0, **overrides: Any) -> Any:

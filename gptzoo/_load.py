@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,9 +15,10 @@ import numpy as np
 from gptzoo import weights
 from gptzoo._settings import short
 from gptzoo._tensors import TensorInfo, shown
-from gptzoo.config import CONFIG_FILE, DTYPES, LABELS, GPTConfig
+from gptzoo.config import CONFIG_FILE, DTYPES, LABELS, AutoConfig, GPTConfig
 from gptzoo.errors import CheckpointError, ConfigError, InputError
 from gptzoo.heads import class_name, parse_class_name
+from gptzoo.hub import HubOptions, resolve
 from gptzoo.inputs import Shape
 
 if TYPE_CHECKING:
@@ -27,21 +28,9 @@ ANY = None
 
 # Arguments of `from_pretrained` in other libraries that are neither ours nor fields of a config -> the values that
 # change nothing here, and why. At another value they are refused, so that none is believed to have an effect.
-_NO_DOWNLOAD = "nothing is downloaded: a path is read as it is"
 _ONE_READER = "what a file is, is told from the file"
 _LEAN = "one tensor at a time is in memory beside the model, and no weight is filled twice"
 FOREIGN_ARGUMENTS: dict[str, tuple[tuple[Any, ...] | None, str]] = {
-    "cache_dir": (ANY, _NO_DOWNLOAD),
-    "force_download": (ANY, _NO_DOWNLOAD),
-    "local_files_only": (ANY, _NO_DOWNLOAD),
-    "mirror": (ANY, _NO_DOWNLOAD),
-    "proxies": (ANY, _NO_DOWNLOAD),
-    "resume_download": (ANY, _NO_DOWNLOAD),
-    "token": (ANY, _NO_DOWNLOAD),
-    "use_auth_token": (ANY, _NO_DOWNLOAD),
-    "_commit_hash": (ANY, _NO_DOWNLOAD),
-    "revision": ((None, "main"), _NO_DOWNLOAD),
-    "subfolder": ((None, ""), "give the path of the folder itself"),
     "variant": ((None,), "files are read by their plain names"),
     "from_flax": (ANY, _ONE_READER),
     "from_pt": (ANY, _ONE_READER),
@@ -55,7 +44,7 @@ FOREIGN_ARGUMENTS: dict[str, tuple[tuple[Any, ...] | None, str]] = {
     "offload_state_dict": (ANY, _LEAN),
     "_fast_init": (ANY, _LEAN),
     "_do_init": ((True,), "a Flax model holds its weights, which are `model.params` too"),
-    "device_map": ((None,), "a model is on one device"),
+    "device_map": ((None, "auto"), "a model is where its framework puts it"),
     "load_in_4bit": ((None, False), "weights are not quantized"),
     "load_in_8bit": ((None, False), "weights are not quantized"),
 }
@@ -186,9 +175,17 @@ def _foreign_problems(name: str, value: Any, harmless: tuple[Any, ...] | None, r
         yield f"{name}: {short(value)} is not implemented in gptzoo ({reason})"
 
 
-def given_config(cls: type[GPTConfig], config: GPTConfig | str | Path | None) -> GPTConfig | None:
-    """Returns a config that was given in place of the checkpoint's: as such, or by the path of one."""
-    return config if config is None or isinstance(config, GPTConfig) else cls.from_pretrained(config)
+def given_config(
+    cls: type[GPTConfig] | type[AutoConfig], config: GPTConfig | str | Path | None, options: HubOptions
+) -> GPTConfig | None:
+    """Returns a config that was given in place of the checkpoint's: as such, or by the path or name of one.
+
+    Args:
+        options: as for the checkpoint, whose revision and subfolder are its own.
+    """
+    if config is None or isinstance(config, GPTConfig):
+        return config
+    return cls.from_pretrained(resolve(config, "config", replace(options, revision=None, subfolder=None)))
 
 
 def config_overrides(

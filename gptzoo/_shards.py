@@ -33,7 +33,7 @@ def read_shards(
     files: dict[str, TensorFile] = {}
     problems: list[str] = []
     count = 0
-    for name, wanted in sorted(_read_index(index, key).items()):
+    for name, wanted in sorted(read_index(index, key).items()):
         try:
             files[name] = read(index.parent / name)
         except CheckpointError as problem:
@@ -54,8 +54,12 @@ def _absent(names: Mapping[str, str], others: Mapping[str, str]) -> list[str]:
     return sorted(name for key, name in names.items() if key not in others)
 
 
-def _read_index(path: Path, key: Callable[[str], str]) -> dict[str, dict[str, str]]:
-    """Returns the tensors that each file should hold, by what is the same in both."""
+def read_index(path: Path, key: Callable[[str], str] = str) -> dict[str, dict[str, str]]:
+    """Returns the tensors that each file should hold, by what is the same in both.
+
+    Raises:
+        CheckpointError: lists every entry that names no plain file.
+    """
     weight_map = read_json_object(path, CheckpointError).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise CheckpointError(f"{path}: weight_map: {shown(weight_map)}, expected a map from tensor to file")

@@ -35,7 +35,7 @@ from gptzoo._tensors import TensorFile, TensorInfo, contiguous_bytes, shown
 from gptzoo.config import CONFIG_FILE, DTYPES, AutoConfig, GPTConfig
 from gptzoo.errors import CheckpointError, ConfigError
 from gptzoo.heads import class_name
-from gptzoo.hub import resolve
+from gptzoo.hub import HubOptions, Kind, resolve
 
 __all__ = [
     "Checkpoint",
@@ -56,15 +56,6 @@ INDEX_FILE = "model.safetensors.index.json"
 
 # What a save writes, and what of an earlier save it removes.
 _OURS = re.compile(r"config\.json|model\.safetensors|model\.safetensors\.index\.json|model-\d{5}-of-\d{5}\.safetensors")
-_FOREIGN_FILES = (
-    "pytorch_model.bin",
-    "pytorch_model.bin.index.json",
-    "tf_model.h5",
-    "tf_model.h5.index.json",
-    "flax_model.msgpack",
-    "flax_model.msgpack.index.json",
-    "model.ckpt.index",
-)
 _FOREIGN_FORMATS = ("tf", "flax")  # names in safetensors metadata: of TensorFlow's and Flax's own layouts
 
 Tensors = Mapping[str, "np.ndarray | Callable[[], np.ndarray]"]
@@ -111,18 +102,20 @@ class Checkpoint:
         return all(x == y for x, y in pieces)
 
 
-def open_checkpoint(path: str | Path, config: GPTConfig | None = None) -> Checkpoint:
+def open_checkpoint(path: str | Path, config: GPTConfig | None = None, options: HubOptions | None = None) -> Checkpoint:
     """Reads the config and the headers of a checkpoint, and no tensor.
 
     Args:
-        path: a directory, a file of a format that `gptzoo_conversion` reads, or the name of a bundled model.
+        path: a directory, a file of a format that `gptzoo_conversion` reads, or the name of a model: bundled, or on
+            the Hugging Face hub.
         config: in place of what a file says that has no config.json beside it.
+        options: which files a name on the hub stands for, and where they are kept.
 
     Raises:
         CheckpointError: a file is absent, broken, or of a kind that gptzoo does not read.
         ConfigError: config.json is absent or wrong.
     """
-    local = locate_path(path)
+    local = locate_path(path, options=options)
     with naming(local):
         found = _find_weights(local) if local.is_dir() else None
         if found is None:
@@ -135,14 +128,10 @@ def open_checkpoint(path: str | Path, config: GPTConfig | None = None) -> Checkp
     return Checkpoint(local, stored, tensors, files)
 
 
-def locate_path(path: str | Path) -> Path:
+def locate_path(path: str | Path, kind: Kind = "model", options: HubOptions | None = None) -> Path:
     """Returns a path that is there; or the prefix of a TensorFlow checkpoint, which is not there by itself."""
-    try:
-        return resolve(path)
-    except CheckpointError:
-        if path and os.path.isfile(f"{path}.index"):  # unlike Path's, never an error
-            return Path(path)
-        raise
+    is_prefix = isinstance(path, str | Path) and path and not os.path.exists(path) and os.path.isfile(f"{path}.index")
+    return Path(path) if is_prefix else resolve(path, kind, options)
 
 
 def _find_weights(directory: Path) -> Path | None:

@@ -441,11 +441,17 @@ class GPTConfig:
         return _naming_file(Path(path), lambda values: cls.from_dict(values, **overrides))
 
     @classmethod
-    def from_pretrained(cls: type[Config], path: str | Path, **overrides: Any) -> Config:
-        """Reads the config of a checkpoint directory, of a config.json, or of a bundled model by its name."""
-        from gptzoo.hub import resolve
+    def from_pretrained(cls: type[Config], pretrained_model_name_or_path: str | Path, **overrides: Any) -> Config:
+        """Reads the config of a checkpoint directory, of a config.json, or of a model by its name.
 
-        local = resolve(path)
+        Args:
+            pretrained_model_name_or_path: such a path; or the name of a model, bundled or on the Hugging Face hub.
+            overrides: config fields that win over those read; and `gptzoo.hub.HubOptions` by their names.
+        """
+        from gptzoo.hub import resolve, take_options
+
+        options, overrides = take_options(overrides)
+        local = resolve(pretrained_model_name_or_path, "config", options)
         return cls.from_json_file(local / CONFIG_FILE if local.is_dir() else local, **overrides)
 
     @classmethod
@@ -597,11 +603,16 @@ class AutoConfig:
     """Reads a config.json of either family, told apart by its `model_type`."""
 
     @staticmethod
-    def from_pretrained(path: str | Path, **overrides: Any) -> GPTConfig:
-        """Reads the config of a checkpoint directory, of a config.json, or of a bundled model by its name."""
-        from gptzoo.hub import resolve
+    def from_pretrained(pretrained_model_name_or_path: str | Path, **overrides: Any) -> GPTConfig:
+        """Reads the config of a checkpoint directory, of a config.json, or of a model by its name.
 
-        local = resolve(path)
+        Args:
+            pretrained_model_name_or_path, overrides: as of `GPT2Config.from_pretrained`.
+        """
+        from gptzoo.hub import resolve, take_options
+
+        options, overrides = take_options(overrides)
+        local = resolve(pretrained_model_name_or_path, "config", options)
         file = local / CONFIG_FILE if local.is_dir() else local
         return _naming_file(file, lambda values: config_class(values.get("model_type")).from_dict(values, **overrides))
 

@@ -68,7 +68,7 @@ def _several(names: list[str]) -> str:
 
 
 def describe(path: str | Path) -> Description:
-    """Describes a checkpoint directory, or a bundled model by its name.
+    """Describes a checkpoint, or a model by its name.
 
     Raises:
         CheckpointError: it cannot be read at all; weights that do not fit are told as `problems` instead.

@@ -53,7 +53,7 @@ def sharded(tmp_path: Path) -> Path:
 def test_name_that_is_none(read: Callable[[Any], Any], value: Any) -> None:
     with pytest.raises(CheckpointError) as caught:
         read(value)
-    assert str(caught.value) == f"checkpoint: {value!r}, expected a path or a bundled model's name"
+    assert str(caught.value) == f"checkpoint: {value!r}, expected a path or a model's name"
 
 
 def test_no_module_imports_what_another_keeps_to_itself() -> None:

@@ -113,7 +113,12 @@ class FlaxPreTrainedModel(PreTrainedModel):
 
     @classmethod
     def from_pretrained(  # type: ignore[override]
-        cls, path: str | Path, dtype: Any = jnp.float32, *, _do_init: bool = True, **options: Any
+        cls,
+        pretrained_model_name_or_path: str | Path,
+        dtype: Any = jnp.float32,
+        *,
+        _do_init: bool = True,
+        **options: Any,
     ) -> Any:
         """Loads a checkpoint, its weights in the dtype they are stored in.
 
@@ -126,7 +131,7 @@ class FlaxPreTrainedModel(PreTrainedModel):
             The model; without `_do_init` a model without weights, and the weights.
         """
         with_info = options.pop("output_loading_info", False)
-        model = super().from_pretrained(path, **options)
+        model = super().from_pretrained(pretrained_model_name_or_path, **options)
         for part in {model, model.base_model}:
             part._dtype = None if dtype is None else to_dtype(dtype)
         result = (model,) if _do_init else (model, model.take_params())

@@ -26,6 +26,7 @@ from gptzoo.checkpoint import (
 from gptzoo.config import DTYPES, GPTConfig, dtype_name
 from gptzoo.errors import ConfigError, InputError
 from gptzoo.heads import class_name
+from gptzoo.hub import take_options
 from gptzoo.keras._attention import require_flash
 from gptzoo.keras._calls import KerasModel
 from gptzoo.keras._generation import GenerationMixin
@@ -77,7 +78,7 @@ class PreTrainedModel(KerasModel, GenerationMixin, SurgeryMixin):
     @classmethod
     def from_pretrained(
         cls,
-        path: str | Path,
+        pretrained_model_name_or_path: str | Path,
         *,
         config: GPTConfig | str | Path | None = None,
         dtype: Any = None,
@@ -90,8 +91,9 @@ class PreTrainedModel(KerasModel, GenerationMixin, SurgeryMixin):
         """Loads a checkpoint.
 
         Args:
-            path: a checkpoint directory, or the name of a bundled model.
-            config: to be used in place of the checkpoint's own; or the path of one.
+            pretrained_model_name_or_path: a checkpoint directory; or the name of a model, bundled or on the
+                Hugging Face hub.
+            config: to be used in place of the checkpoint's own; or the path or name of one.
             dtype: of the weights and the computation, or a Keras policy such as "mixed_float16"; None or "auto": that
                 of `config`, or as stored.
             device: where the weights go, as `keras.device` names it.
@@ -99,16 +101,18 @@ class PreTrainedModel(KerasModel, GenerationMixin, SurgeryMixin):
             ignore_mismatched_sizes: whether weights that are stored in another shape get initial values; they are
                 named in `load_report.mismatched`.
             output_loading_info: whether to return (model, `load_report.loading_info()`).
-            overrides: config fields that win over the checkpoint's, such as `num_labels=3`. Arguments of other
-                libraries that change nothing here are passed over: `gptzoo._load.FOREIGN_ARGUMENTS`.
+            overrides: config fields that win over the checkpoint's, such as `num_labels=3`; and
+                `gptzoo.hub.HubOptions` by their names, such as `revision="v1"`. Arguments of other libraries that
+                change nothing here are passed over: `gptzoo._load.FOREIGN_ARGUMENTS`.
 
         Raises:
             CheckpointError: lists everything in the checkpoint that does not fit.
             ConfigError: lists every override with a wrong value, or of a name that means nothing.
         """
         dtype = overrides.pop("torch_dtype", dtype)  # its older name
-        given = given_config(cls.config_class, config)
-        checkpoint = open_checkpoint(path, given)
+        hub, overrides = take_options(overrides)
+        given = given_config(cls.config_class, config, hub)
+        checkpoint = open_checkpoint(pretrained_model_name_or_path, given, hub)
         overrides = config_overrides(checkpoint.config, cls.config_class, overrides)
         config = cls.config_class.derive(given or checkpoint.config, **overrides)
         plan = plan_load(checkpoint, config, cls.head, ignore_mismatched_sizes)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 import gptzoo.torch._trees  # noqa: F401  (lets outputs pass through torch.export and torch.func)
 from gptzoo import weights
+from gptzoo._devices import find_device
 from gptzoo.cache import StaticCache, cache_shapes
 from gptzoo.checkpoint import (
     LoadReport,
@@ -26,6 +27,7 @@ from gptzoo.checkpoint import (
 from gptzoo.config import GPTConfig, dtype_name
 from gptzoo.errors import ConfigError, InputError
 from gptzoo.heads import class_name
+from gptzoo.hub import take_options
 from gptzoo.outputs import ModelOutput
 from gptzoo.torch._attention import require_flash
 from gptzoo.torch._generation import GenerationMixin
@@ -73,7 +75,7 @@ class PreTrainedModel(nn.Module, GenerationMixin, SurgeryMixin):
     @classmethod
     def from_pretrained(
         cls,
-        path: str | Path,
+        pretrained_model_name_or_path: str | Path,
         *,
         config: GPTConfig | str | Path | None = None,
         dtype: Any = None,
@@ -86,25 +88,29 @@ class PreTrainedModel(nn.Module, GenerationMixin, SurgeryMixin):
         """Loads a checkpoint, in evaluation mode.
 
         Args:
-            path: a checkpoint directory, or the name of a bundled model.
-            config: to be used in place of the checkpoint's own; or the path of one.
+            pretrained_model_name_or_path: a checkpoint directory; or the name of a model, bundled or on the
+                Hugging Face hub.
+            config: to be used in place of the checkpoint's own; or the path or name of one.
             dtype: of the weights and the computation; None or "auto": that of `config`, or as stored.
             device: where the weights go.
             seed: for a head that the checkpoint does not have.
             ignore_mismatched_sizes: whether weights that are stored in another shape get initial values; they are
                 named in `load_report.mismatched`.
             output_loading_info: whether to return (model, `load_report.loading_info()`).
-            overrides: config fields that win over the checkpoint's, such as `num_labels=3`. Arguments of other
-                libraries that change nothing here are passed over: `gptzoo._load.FOREIGN_ARGUMENTS`.
+            overrides: config fields that win over the checkpoint's, such as `num_labels=3`; and
+                `gptzoo.hub.HubOptions` by their names, such as `revision="v1"`. `device_map="auto"` is the first
+                accelerator, or else the CPU. Arguments of other libraries that change nothing here are passed over:
+                `gptzoo._load.FOREIGN_ARGUMENTS`.
 
         Raises:
             CheckpointError: lists everything in the checkpoint that does not fit.
             ConfigError: lists every override with a wrong value, or of a name that means nothing.
         """
         dtype = overrides.pop("torch_dtype", dtype)  # its older name
-        given = given_config(cls.config_class, config)
-        checkpoint = open_checkpoint(path, given)
-        device = to_device(device)
+        hub, overrides = take_options(overrides)
+        given = given_config(cls.config_class, config, hub)
+        checkpoint = open_checkpoint(pretrained_model_name_or_path, given, hub)
+        device = to_device(device, overrides.pop("device_map", None))
         overrides = config_overrides(checkpoint.config, cls.config_class, overrides)
         config = cls.config_class.derive(given or checkpoint.config, **overrides)
         plan = plan_load(checkpoint, config, cls.head, ignore_mismatched_sizes)
@@ -252,12 +258,19 @@ class PreTrainedModel(nn.Module, GenerationMixin, SurgeryMixin):
         return f"{name}({self.num_parameters():,} parameters, {dtype_name(self.dtype)}, {self.device})"
 
 
-def to_device(device: Any) -> torch.device | None:
+def to_device(device: Any, device_map: Any = None) -> torch.device | None:
     """Returns a device by its name.
 
+    Args:
+        device_map: "auto": the first accelerator, or else the CPU; a device's name is `device`.
+
     Raises:
-        InputError: there is none of this name.
+        InputError: there is none of this name, or both are given.
     """
+    if device_map is not None:
+        if device is not None:
+            raise InputError("device_map: given, expected without device")
+        return find_device("torch", None if device_map == "auto" else device_map, "device_map")[1]
     try:
         return None if device is None else torch.device(device)
     except RuntimeError as problem:
