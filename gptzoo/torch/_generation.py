@@ -1,13 +1,14 @@
-"""Greedy completion in PyTorch."""
+"""Completion in PyTorch."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from gptzoo.generation import check_prompt
+from gptzoo.generation import Arguments, plan
 from gptzoo.torch._layers import ARRAYS
 
 
@@ -18,33 +19,68 @@ class GenerationMixin:
     def generate(
         self: Any,
         input_ids: Tensor,
-        max_new_tokens: int = 20,
+        max_new_tokens: int | None = None,
         attention_mask: Tensor | None = None,
         eos_token_id: int | list[int] | None = None,
         pad_token_id: int | None = None,
+        *,
+        max_length: int | None = None,
+        do_sample: bool | None = False,
+        temperature: float | None = 1.0,
+        top_k: int | None = 50,
+        top_p: float | None = 1.0,
+        num_return_sequences: int | None = 1,
+        seed: int | Sequence[int] | None = None,
+        **others: Any,
     ) -> Tensor:
-        """Completes each row by the most likely token, one after the other.
+        """Completes each row by one token after the other: the most likely one, or one drawn by chance.
+
+        The same seed draws the same tokens in PyTorch, Keras and Flax: see `gptzoo.generation.Sampler`.
 
         Args:
             input_ids: (B, T); pad shorter rows on the left.
+            max_new_tokens: how many tokens to add at most; without it and `max_length` 20, or as many as there are
+                positions for.
             attention_mask: (B, T), 0 on padding.
             eos_token_id: ends a row; None: the config's.
             pad_token_id: fills a row after its end; None: the config's, or else its first end token.
+            max_length: how many tokens a row has at most, its prompt and padding included.
+            do_sample: whether to draw tokens; if not, `temperature`, `top_k` and `top_p` must stay as they are.
+            temperature: divides the logits: below 1 makes likely tokens likelier, above 1 unlikely ones.
+            top_k: draws from the so many most likely tokens; 0 or None: from all.
+            top_p: draws from the fewest tokens that have this probability together.
+            num_return_sequences: R, how many completions of each row to draw.
+            seed: of the drawing, from 0 to 2**64 - 1: a row's tokens depend on it and the row's number. A list has one
+                for each row of `input_ids`, whose tokens then do not depend on the batch. None: another one each time.
+            others: arguments of Transformers' `generate` that are not implemented, at values that ask for nothing.
 
         Returns:
-            (B, T + N), the prompt and N <= max_new_tokens new tokens.
+            (B * R, T + N), the prompt and N new tokens; the completions of a row follow each other.
 
         Raises:
             InputError: lists what is wrong with the arguments; or there are too few positions, or no such head.
         """
-        new, ends, pad = check_prompt(
-            self, ARRAYS, input_ids, attention_mask, max_new_tokens, eos_token_id, pad_token_id
+        arguments = Arguments(
+            max_new_tokens=max_new_tokens,
+            max_length=max_length,
+            eos_token_id=eos_token_id,
+            pad_token_id=pad_token_id,
+            do_sample=do_sample,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            num_return_sequences=num_return_sequences,
+            seed=seed,
+            others=others,
         )
-        rows, total = input_ids.shape[0], input_ids.shape[1] + new
-        input_ids = input_ids.long()  # a narrower dtype might not hold the new tokens
+        todo = plan(self, ARRAYS, input_ids, attention_mask, arguments)
+        input_ids = input_ids.long().repeat_interleave(todo.copies, dim=0)  # a narrower dtype might not hold new tokens
+        if attention_mask is not None:
+            attention_mask = attention_mask.repeat_interleave(todo.copies, dim=0)
+        rows, total = input_ids.shape[0], input_ids.shape[1] + todo.new
         cache, tokens = self.init_cache(rows, total), input_ids
         ended = torch.zeros(rows, dtype=torch.bool, device=input_ids.device)
-        for _ in range(new):
+        for step in range(todo.new):
             output = self(
                 tokens,
                 past_key_values=cache,
@@ -54,8 +90,13 @@ class GenerationMixin:
                 return_dict=True,
             )
             cache = output.past_key_values
-            token = output.logits[:, -1].argmax(-1).masked_fill(ended, pad)  # (B,)
-            ended = ended | torch.isin(token, torch.tensor(ends, device=token.device))
+            logits = output.logits[:, -1]
+            if todo.sampler is None:
+                token = logits.argmax(-1)  # (B,)
+            else:
+                token = torch.from_numpy(todo.sampler.choose(logits.cpu().double().numpy(), step)).to(logits.device)
+            token = token.masked_fill(ended, todo.pad)
+            ended = ended | torch.isin(token, torch.tensor(todo.ends, device=token.device))
             tokens = token[:, None]
             input_ids = torch.cat((input_ids, tokens), dim=1)
             if ended.all():

@@ -1,0 +1,61 @@
+"""Arguments of Transformers' generate that are not implemented: taken where they ask for nothing, otherwise refused."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from difflib import get_close_matches
+from numbers import Real
+from typing import Any
+
+from gptzoo._settings import short
+
+# Values beside None and [] that ask for nothing -> names. To Python, False is 0 and True is 1.
+_NAMES: dict[tuple[Any, ...], str] = {
+    (): """
+        assistant_early_exit assistant_ensemble_weight assistant_model assistant_tokenizer bad_words_ids
+        begin_suppress_tokens cache_config compile_config constraints continuous_batching_config custom_generate
+        decoder_start_token_id dola_layers encoder_attention_mask encoder_hidden_states
+        exponential_decay_length_penalty force_words_ids forced_bos_token_id forced_eos_token_id generation_config
+        head_mask inputs inputs_embeds logits_processor max_cache_len max_matching_ngram_size max_time
+        negative_prompt_attention_mask negative_prompt_ids past_key_values position_ids prefill_chunk_size
+        prefix_allowed_tokens_fn prng_key prompt_lookup_num_tokens sequence_bias speculation_type stop_strings
+        stopping_criteria streamer suppress_tokens token_type_ids top_h watermarking_config
+        """,
+    (0,): """
+        diversity_penalty early_stopping encoder_no_repeat_ngram_size epsilon_cutoff eta_cutoff is_assistant low_memory
+        min_length min_new_tokens min_p no_repeat_ngram_size output_attentions output_hidden_states output_logits
+        output_scores penalty_alpha remove_invalid_values renormalize_logits return_dict_in_generate synced_gpus
+        token_healing use_mtp
+        """,
+    (1,): """
+        encoder_repetition_penalty guidance_scale length_penalty num_beam_groups num_beams repetition_penalty trace
+        typical_p
+        """,
+    (0, 1): "disable_compile use_cache use_model_defaults",
+    ("static", "dynamic"): "cache_implementation",  # ours is static; the tokens are those of any
+}
+NEUTRAL = {name: values for values, names in _NAMES.items() for name in names.split()}
+
+# What has an effect only without a prompt, or beside one of the above.
+_UNUSED = """
+    assistant_confidence_threshold assistant_lookbehind bos_token_id num_assistant_tokens num_assistant_tokens_schedule
+    target_lookbehind tokenizer
+    """
+UNUSED = frozenset(_UNUSED.split())
+
+
+def other_problems(others: Mapping[str, Any], own: Sequence[str]) -> Iterable[str]:
+    """Yields what is wrong with arguments beside generate's own: they are not known, or ask for something."""
+    for name, value in others.items():
+        if name in NEUTRAL and not _is_neutral(value, NEUTRAL[name]):
+            fine = " or ".join(map(repr, NEUTRAL[name])) or "None"
+            yield f"{name}: {short(value)}, expected {fine} (anything else is not implemented yet)"
+        if name not in NEUTRAL and name not in UNUSED:
+            close = get_close_matches(name, own, n=1) or get_close_matches(name, NEUTRAL, n=1)
+            yield f"unknown argument {short(name)}" + (f", did you mean {close[0]}?" if close else "")
+
+
+def _is_neutral(value: Any, neutral: tuple[Any, ...]) -> bool:
+    if isinstance(value, Real | str):
+        return value in neutral
+    return value is None or (isinstance(value, list) and not value)
