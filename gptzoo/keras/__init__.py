@@ -33,6 +33,7 @@ from gptzoo.keras._heads import (  # noqa: E402
     OpenAIGPTForTokenClassification,
     OpenAIGPTLMHeadModel,
 )
+from gptzoo.keras._tokenizer import GPT2Tokenizer, OpenAIGPTTokenizer  # noqa: E402
 
 __all__ = [
     "AutoModel",
@@ -46,10 +47,12 @@ __all__ = [
     "GPT2ForTokenClassification",
     "GPT2LMHeadModel",
     "GPT2Model",
+    "GPT2Tokenizer",
     "OpenAIGPTDoubleHeadsModel",
     "OpenAIGPTForQuestionAnswering",
     "OpenAIGPTForSequenceClassification",
     "OpenAIGPTForTokenClassification",
     "OpenAIGPTLMHeadModel",
     "OpenAIGPTModel",
+    "OpenAIGPTTokenizer",
 ]

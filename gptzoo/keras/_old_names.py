@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import keras
 from keras import ops
@@ -40,6 +40,7 @@ from gptzoo.keras._heads import (
 )
 from gptzoo.keras._layers import Tensor
 from gptzoo.keras._pretrained import PreTrainedModel
+from gptzoo.keras._tokenizer import GPT2Tokenizer
 
 # Positional arguments of TensorFlow's calls, of which each model takes those that it has. Unlike in the plain classes,
 # labels come last.
@@ -259,6 +260,36 @@ class TFOpenAIGPTForQuestionAnswering(TFOpenAIGPTPreTrainedModel, OpenAIGPTForQu
     """GPT with a finder of answers in a text."""
 
 
+@keras.saving.register_keras_serializable("gptzoo")
+class TFGPT2Tokenizer(GPT2Tokenizer):
+    """GPT-2's tokenizer as a layer; ids are ragged unless there are both a `max_length` and a `pad_token_id`.
+
+    Args:
+        vocab, merges, max_length, pad_token_id, options: as of `gptzoo.keras.GPT2Tokenizer`.
+    """
+
+    def __init__(
+        self,
+        vocab: dict[str, int],
+        merges: list[str],
+        max_length: int | None = None,
+        pad_token_id: int | None = None,
+        **options: Any,
+    ):
+        options["ragged"] = True  # where it can be, see below
+        super().__init__(vocab, merges, max_length=max_length, pad_token_id=pad_token_id, **options)
+
+    @classmethod
+    def from_tokenizer(cls, tokenizer: Any, *args: Any, **options: Any) -> Self:
+        """As `gptzoo.keras.GPT2Tokenizer.from_tokenizer`; `args` are `max_length` and `pad_token_id`."""
+        return super().from_tokenizer(
+            tokenizer, **dict(zip(("max_length", "pad_token_id"), args, strict=False)), **options
+        )
+
+    def _is_ragged(self, length: int | None) -> bool:
+        return length is None or self.pad_token_id is None
+
+
 class OldNames(Auto):
     """Makes the Auto classes here choose from the models here."""
 
@@ -304,6 +335,7 @@ __all__ = [
     "TFGPT2MainLayer",
     "TFGPT2Model",
     "TFGPT2PreTrainedModel",
+    "TFGPT2Tokenizer",
     "TFOpenAIGPTDoubleHeadsModel",
     "TFOpenAIGPTForQuestionAnswering",
     "TFOpenAIGPTForSequenceClassification",
