@@ -20,9 +20,11 @@ if TYPE_CHECKING:  # what type checkers and editors see; `_NAMES` is what runs, 
     from gptzoo.errors import InputError as InputError
     from gptzoo.errors import MissingExtraError as MissingExtraError
     from gptzoo.errors import ParityError as ParityError
-    from gptzoo.flax._old_names import *  # noqa: F403  (as are those of the next three: listed in their __all__)
+    from gptzoo.flax._old_names import *  # noqa: F403  (as are those of the next ones: listed in their __all__)
     from gptzoo.keras._old_names import *  # noqa: F403
     from gptzoo.outputs import *  # noqa: F403
+    from gptzoo.pipelines import pipeline as pipeline
+    from gptzoo.tokenization import *  # noqa: F403
     from gptzoo.torch import *  # noqa: F403
     from gptzoo.torch._old_names import *  # noqa: F403
 
@@ -88,9 +90,26 @@ _NAMES = {
         "TFTokenClassifierOutput",
         "TokenClassifierOutput",
     ),
+    "gptzoo.pipelines": ("pipeline",),
+    "gptzoo.tokenization": (
+        "AddedToken",
+        "AutoTokenizer",
+        "BatchEncoding",
+        "CharSpan",
+        "GPT2Tokenizer",
+        "GPT2TokenizerFast",
+        "OpenAIGPTTokenizer",
+        "OpenAIGPTTokenizerFast",
+        "PreTrainedTokenizer",
+        "TokenSpan",
+    ),
     "gptzoo.torch": (*_MODELS, *_AUTO),
     "gptzoo.torch._old_names": _BASES,
-    "gptzoo.keras._old_names": (*(f"TF{name}" for name in _OLD), *(f"TF{family}MainLayer" for family in _FAMILIES)),
+    "gptzoo.keras._old_names": (
+        *(f"TF{name}" for name in _OLD),
+        *(f"TF{family}MainLayer" for family in _FAMILIES),
+        "TFGPT2Tokenizer",
+    ),
     "gptzoo.flax._old_names": tuple(f"Flax{name}" for name in _OLD),
 }
 _HOMES = {name: module for module, names in _NAMES.items() for name in names}

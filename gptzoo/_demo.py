@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import numpy as np
-
 from gptzoo._extras import FRAMEWORKS, missing
 from gptzoo.checkpoint import open_checkpoint, plan_load
-from gptzoo.hub import DEFAULT_MODEL, resolve
+from gptzoo.hub import DEFAULT_MODEL
 from gptzoo.parity import check, load_runner
 from gptzoo.parity._report import table
 
@@ -41,14 +39,13 @@ def demo(progress: Callable[[str], None]) -> int:
 
 def completions(progress: Callable[[str], None]) -> dict[str, tuple[list[int], str]]:
     """Returns the ids and the text that the reference and each installed framework write after the prompt."""
-    from tokenizers import Tokenizer
-
     from gptzoo import reference
+    from gptzoo.tokenization import AutoTokenizer
 
-    tokenizer = Tokenizer.from_file(str(resolve(DEFAULT_MODEL) / "tokenizer.json"))
+    tokenizer = AutoTokenizer.from_pretrained(DEFAULT_MODEL)
     checkpoint = open_checkpoint(DEFAULT_MODEL)
     config, head = checkpoint.config, "LMHeadModel"
-    ids = np.array([tokenizer.encode(PROMPT).ids])
+    ids = tokenizer(PROMPT, return_tensors="np").input_ids
     progress("completion by the reference")
     weights = dict(plan_load(checkpoint, config, head).values())
     found = {"reference": reference.greedy(config, weights, ids, NEW_TOKENS)}
@@ -57,7 +54,7 @@ def completions(progress: Callable[[str], None]) -> dict[str, tuple[list[int], s
             progress(f"completion by {name}")
             runner = load_runner(name, DEFAULT_MODEL, config, head, "float32")
             found[name] = runner.generate(ids, max_new_tokens=NEW_TOKENS)
-    return {name: (row[0].tolist(), tokenizer.decode(row[0].tolist())) for name, row in found.items()}
+    return {name: (row[0].tolist(), tokenizer.decode(row[0])) for name, row in found.items()}
 
 
 def _indented(text: str) -> str:

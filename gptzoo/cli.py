@@ -1,4 +1,4 @@
-"""The command line: gptzoo demo | inspect | parity | convert | verify-certificate.
+"""The command line: gptzoo demo | run | inspect | parity | convert | verify-certificate.
 
 Exit code 0: done, and everything agrees. 1: parity failed. 2: bad input, or nothing to run.
 """
@@ -14,6 +14,7 @@ from contextlib import suppress
 from io import TextIOWrapper
 from pathlib import Path
 
+from gptzoo._run import add_run_arguments
 from gptzoo.errors import GPTZooError
 from gptzoo.hub import DEFAULT_MODEL
 
@@ -52,8 +53,12 @@ def _parser() -> argparse.ArgumentParser:
     demo = commands.add_parser("demo", help="compare the frameworks on the bundled model, and let each write")
     demo.set_defaults(run=_demo)
 
+    run = commands.add_parser("run", help="answer each line of standard input by a model")
+    add_run_arguments(run)
+    run.set_defaults(run=_run)
+
     inspect = commands.add_parser("inspect", help="print what a checkpoint holds, from its headers alone")
-    inspect.add_argument("checkpoint", help="a directory or file, in any format; or the name of a bundled model")
+    inspect.add_argument("checkpoint", help="a directory or file, in any format; or the name of a model")
     inspect.add_argument("--json", action="store_true", help="print JSON")
     inspect.set_defaults(run=_inspect)
 
@@ -100,6 +105,12 @@ def _demo(args: argparse.Namespace) -> int:
     from gptzoo._demo import demo
 
     return demo(progress)
+
+
+def _run(args: argparse.Namespace) -> int:
+    from gptzoo._run import run
+
+    return run(args, progress)
 
 
 def _inspect(args: argparse.Namespace) -> int:

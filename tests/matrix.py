@@ -11,11 +11,11 @@ import numpy as np
 
 from gptzoo import weights
 from gptzoo._extras import FRAMEWORKS
+from gptzoo._runners import runner_of
 from gptzoo.config import CONFIGS, MLP_ACTIVATIONS, GPTConfig
 from gptzoo.heads import HEADS as HEAD_TABLE
 from gptzoo.heads import class_name
 from gptzoo.parity import Runner
-from gptzoo.parity._runners import runner_of
 
 TESTED = [name for name in os.environ.get("GPTZOO_FRAMEWORKS", ",".join(FRAMEWORKS)).split(",") if name]
 CORE = ("Model", "LMHeadModel")  # they go through every case; the other heads share the same backbones

@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 
 from gptzoo import reference
+from gptzoo._runners import runner_of
 from gptzoo.checkpoint import save_checkpoint
 from gptzoo.config import CONFIGS
 from gptzoo.heads import class_name, parse_class_name
-from gptzoo.parity._runners import runner_of
 from gptzoo_conversion import convert
 from tests import matrix
 from tests.conversion import GOLDEN, INDEX, golden_config, truth

@@ -10,6 +10,7 @@ import numpy as np
 
 from gptzoo._extras import FRAMEWORKS, missing
 from gptzoo._load import claimed_heads
+from gptzoo._runners import Runner, load_runner
 from gptzoo.checkpoint import Checkpoint, open_checkpoint, plan_load
 from gptzoo.config import GPTConfig
 from gptzoo.errors import GPTZooError, InputError, MissingExtraError, ParityError
@@ -17,7 +18,6 @@ from gptzoo.heads import class_name
 from gptzoo.parity._cases import Case, cases
 from gptzoo.parity._compare import Comparison, compare, default_tolerance
 from gptzoo.parity._report import Report
-from gptzoo.parity._runners import Runner, load_runner
 
 
 def check(
