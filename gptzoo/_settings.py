@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import math
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from typing import Any
 
 
@@ -76,6 +77,12 @@ def setting(default: Any, rule: Rule) -> Any:
     if isinstance(default, dict):
         return field(default_factory=lambda: dict(default), metadata={"rule": rule})
     return field(default=default, metadata={"rule": rule})
+
+
+def unknown_argument(name: str, *known: Iterable[str]) -> str:
+    """Says that there is no such argument, and which one is meant: one of the first names, or else of those after."""
+    close = next((found[0] for names in known if (found := get_close_matches(name, names, n=1))), None)
+    return f"unknown argument {short(name)}" + (f", did you mean {close}?" if close else "")
 
 
 def short(value: Any) -> str:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from difflib import get_close_matches
 from numbers import Real
 from typing import Any
 
-from gptzoo._settings import short
+from gptzoo._settings import short, unknown_argument
 
 # Values beside None and [] that ask for nothing -> names. To Python, False is 0 and True is 1.
 _NAMES: dict[tuple[Any, ...], str] = {
@@ -51,8 +50,7 @@ def other_problems(others: Mapping[str, Any], own: Sequence[str]) -> Iterable[st
             fine = " or ".join(map(repr, NEUTRAL[name])) or "None"
             yield f"{name}: {short(value)}, expected {fine} (anything else is not implemented yet)"
         if name not in NEUTRAL and name not in UNUSED:
-            close = get_close_matches(name, own, n=1) or get_close_matches(name, NEUTRAL, n=1)
-            yield f"unknown argument {short(name)}" + (f", did you mean {close[0]}?" if close else "")
+            yield unknown_argument(name, own, NEUTRAL)
 
 
 def _is_neutral(value: Any, neutral: tuple[Any, ...]) -> bool:

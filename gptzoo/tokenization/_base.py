@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from copy import copy
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from tokenizers import AddedToken, Tokenizer
 
-from gptzoo._settings import Rule, is_number, one_of, short
+from gptzoo._settings import Rule, is_number, one_of, short, unknown_argument
 from gptzoo._tensors import shown
 from gptzoo._vocabulary import ADDED, MERGES, TOKENIZER, VOCAB, is_text
 from gptzoo.errors import CheckpointError, InputError
 from gptzoo.hub import resolve, take_options
-from gptzoo.tokenization._calls import SIDES, EncodingMixin, require_tokens
+from gptzoo.tokenization._arguments import SIDES, require_tokens
+from gptzoo.tokenization._calls import EncodingMixin
 from gptzoo.tokenization._encoding import as_lists
 from gptzoo.tokenization._files import (
     FLAGS,
@@ -132,8 +132,7 @@ class PreTrainedTokenizer(EncodingMixin):
         problems = []
         for name, value in given.items():
             if name not in cls.settings:
-                near = get_close_matches(name, cls.settings, n=1)
-                problems.append(f"unknown argument {short(name)}" + (f", did you mean {near[0]}?" if near else ""))
+                problems.append(unknown_argument(name, cls.settings))
             elif not cls.settings[name].accepts(value):
                 problems.append(f"{name}: {short(value)}, expected {cls.settings[name].expected}")
         if problems:

@@ -14,8 +14,8 @@ from tokenizers.pre_tokenizers import BertPreTokenizer
 
 from gptzoo._settings import Rule, one_of, optional
 from gptzoo.errors import CheckpointError
+from gptzoo.tokenization._arguments import Call, require_characters
 from gptzoo.tokenization._base import PreTrainedTokenizer, require_parts, stored_pair
-from gptzoo.tokenization._calls import Call, require_characters
 from gptzoo.tokenization._files import Stored, read_tokenizer_file
 from gptzoo.tokenization._preparation import announce, available, require, words
 
