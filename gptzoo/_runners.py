@@ -26,9 +26,10 @@ class Runner:
     Attributes:
         model: the framework's own model.
         precision: the setting of matrix products during a call, in words.
-        scope: what holds during a call: that setting, the device, evaluation.
+        scope: what holds during a call: that setting, the device.
         compiles: whether a call with arrays of a new shape takes seconds, as it is compiled.
         compiled: calls the model with arrays by name, compiled; None: there is no need.
+        evaluating: in it the model computes without dropout, whatever mode it is in.
     """
 
     framework: str
@@ -39,6 +40,7 @@ class Runner:
     scope: Callable[[], Any]
     compiles: bool = False
     compiled: Callable[[dict[str, Any]], dict[str, Any]] | None = None
+    evaluating: Callable[[], Any] = nullcontext
 
     def __call__(self, **inputs: Any) -> dict[str, Any]:
         """Calls the model; `past_key_values` is passed through as an earlier call returned it."""
@@ -46,15 +48,16 @@ class Runner:
             return dict(self.model(**self._native(inputs), return_dict=True))
 
     def predict(self, **arrays: np.ndarray) -> dict[str, Any]:
-        """Calls the model with arrays whose values are known to be right, without a cache."""
+        """Calls the model with arrays whose values are known to be right, without a cache and without dropout."""
         if self.compiled is None:
-            return self(**arrays, **_no_cache(self.model))
+            with self.evaluating():
+                return self(**arrays, **_no_cache(self.model))
         with self.scope():
             return self.compiled(self._native(arrays))
 
     def generate(self, ids: np.ndarray, **options: Any) -> np.ndarray:
-        """Completes rows of ids (B, T) as the model's own `generate` does, of which the options are."""
-        with self.scope():
+        """Completes rows of ids (B, T) as the model's own `generate` does, whose options are taken; without dropout."""
+        with self.scope(), self.evaluating():
             return np.asarray(self.to_numpy(self.model.generate(self.to_native(ids), **self._native(options))))
 
     def _native(self, inputs: dict[str, Any]) -> dict[str, Any]:
@@ -127,17 +130,23 @@ def _torch(model: Any, device: Any) -> Runner:
 
     @contextmanager
     def scope() -> Iterator[None]:
-        before, training = torch.get_float32_matmul_precision(), model.training
+        before = torch.get_float32_matmul_precision()
         torch.set_float32_matmul_precision("highest")
-        if training:
-            model.eval()
         try:
             with torch.no_grad():
                 yield
         finally:
             torch.set_float32_matmul_precision(before)
-            if training:
-                model.train()
+
+    @contextmanager
+    def evaluating() -> Iterator[None]:
+        modes = {module: module.training for module in model.modules()}
+        model.eval()
+        try:
+            yield
+        finally:
+            for module, training in modes.items():
+                module.training = training
 
     def to_native(x: np.ndarray) -> Any:
         return torch.from_numpy(x).to(model.device)
@@ -146,7 +155,8 @@ def _torch(model: Any, device: Any) -> Runner:
         array: np.ndarray = x.detach().cpu().to(torch.float64 if x.is_floating_point() else x.dtype).numpy()
         return array
 
-    return Runner("torch", model, "float32 matmul precision 'highest', no TF32", to_native, to_numpy, scope)
+    precision = "float32 matmul precision 'highest', no TF32"
+    return Runner("torch", model, precision, to_native, to_numpy, scope, evaluating=evaluating)
 
 
 def _keras(model: Any, device: Any) -> Runner:
