@@ -251,6 +251,14 @@ FILES: dict[str, tuple[Edit, str]] = {
         put(SETTINGS, "added_tokens_decoder", "412", to={"content": "!"}),
         r"added token !: id 412, in the vocabulary 0",
     ),
+    "added twice": (
+        put(SETTINGS, "added_tokens_decoder", "412", to={"content": "<new>"}),
+        r"tokenizer_config\.json: added token <new>: id 412, and id \d+ too",
+    ),
+    "added at one id under two numbers": (
+        put(SETTINGS, "added_tokens_decoder", "0407", to={"content": "<other>"}),
+        r"tokenizer_config\.json: added token <other>: id 407, which .* has",
+    ),
 }
 BERT = {
     "type": "BertNormalizer",
@@ -260,6 +268,9 @@ BERT = {
     "lowercase": True,
 }
 HANGING = {"type": "Split", "pattern": {"Regex": "(a+)+$"}, "behavior": "Isolated", "invert": False}
+PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+BETWEEN = {"type": "Split", "pattern": {"Regex": PATTERN}, "behavior": "Removed", "invert": False}
+BYTES = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
 MODERN: dict[str, tuple[Edit, str]] = {
     "of another kind": (
         put(TOKENIZER, "model", "type", to="WordPiece"),
@@ -295,6 +306,10 @@ MODERN: dict[str, tuple[Edit, str]] = {
     "added no text": (put(TOKENIZER, "added_tokens", 0, "content", to=None), r"tokenizer\.json: added_tokens: content"),
     "added empty": (put(TOKENIZER, "added_tokens", 1, "content", to=""), r"tokenizer\.json: added_tokens: content"),
     "added a text": (put(TOKENIZER, "added_tokens", to="x"), r"tokenizer\.json: added_tokens: expected a list"),
+    "added at the id of another": (
+        put(TOKENIZER, "added_tokens", 1, "id", to=406),
+        r"tokenizer\.json: added token .*: id 406, which .* has",
+    ),
     "regular expression that hangs": (
         put(TOKENIZER, "pre_tokenizer", to=HANGING),
         r"tokenizer\.json: a regular expression .*\(a\+\)\+\$",
@@ -302,6 +317,10 @@ MODERN: dict[str, tuple[Edit, str]] = {
     "another regular expression": (
         put(TOKENIZER, "pre_tokenizer", to={**HANGING, "pattern": {"Regex": r"\w+"}}),
         r"tokenizer\.json: a regular expression",
+    ),
+    "GPT-2's pattern, between pieces": (
+        put(TOKENIZER, "pre_tokenizer", to={"type": "Sequence", "pretokenizers": [BETWEEN, BYTES]}),
+        r"tokenizer\.json: pre_tokenizer: .*GPT-2 does not",
     ),
     "BERT's normalizer": (put(TOKENIZER, "normalizer", to=BERT), r"tokenizer\.json: normalizer: .*GPT-2 does not have"),
     "another pre-tokenizer": (
@@ -438,6 +457,24 @@ def test_bad_constructors(case: str) -> None:
         GPT2Tokenizer(*positional, **named)
     assert type(caught.value) in (CheckpointError, InputError)
     assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_known_spelling_of_the_pattern_is_taken(modern: Path) -> None:
+    wanted = AutoTokenizer.from_pretrained(modern)
+    split = {**BETWEEN, "behavior": "Isolated"}
+    put(TOKENIZER, "pre_tokenizer", to={"type": "Sequence", "pretokenizers": [split, BYTES]})(modern)
+    assert AutoTokenizer.from_pretrained(modern)("I'm  here").input_ids == wanted("I'm  here").input_ids
+
+
+@pytest.mark.parametrize("prefix", ["../x", "a/b", "..", 3])
+def test_files_stay_in_their_directory(prefix: Any, place: Path, tmp_path: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(place)
+    for save in (tokenizer.save_pretrained, tokenizer.save_vocabulary):
+        with pytest.raises(InputError, match=r"filename_prefix: .*expected the beginning of a file's name"):
+            save(tmp_path / "saved", filename_prefix=prefix)
+        with pytest.raises(CheckpointError, match="save_directory: 3, expected a path"):
+            save(3)
+    assert not (tmp_path / "saved").exists()
 
 
 def test_bad_arguments_of_from_pretrained(place: Path) -> None:

@@ -100,6 +100,30 @@ def test_published_numbers() -> None:
     )
 
 
+def test_special_tokens_for_nothing_usual() -> None:
+    """Under both names, set as one and by a call, in place of those before or beside them."""
+    ours = fresh("gpt2 bundled").ours
+    ours.additional_special_tokens = ["<a>"]
+    ours.extra_special_tokens = ["<b>"]
+    assert (ours.additional_special_tokens, ours.extra_special_tokens_ids) == (["<b>"], [ours.vocab["<b>"]])
+    ours.add_special_tokens({"additional_special_tokens": ["<c>"]}, replace_extra_special_tokens=False)
+    assert ours.extra_special_tokens == ["<b>", "<c>"]
+    ours.add_special_tokens({"extra_special_tokens": ["<d>"]})
+    assert ours.additional_special_tokens == ["<d>"]
+    assert [ours.encode(token) for token in ("<a>", "<b>", "<c>", "<d>")] == [[1024], [1025], [1026], [1027]]
+
+
+def test_lengths_can_be_compared() -> None:
+    """A tokenizer that knows no limit has a large number, as in Transformers, and nothing is cut to it."""
+    both = fresh("gpt2 bundled", add_bos_token=True)
+    for name in ("model_max_length", "max_len_single_sentence", "max_len_sentences_pair"):
+        assert getattr(both.ours, name) == getattr(both.theirs, name) > 10**29
+    assert len(both.ours("a b" * 3000, truncation=True).input_ids) > 3000
+    both.ours.model_max_length = 7
+    assert (both.ours.max_len_single_sentence, both.ours.max_len_sentences_pair) == (6, 5)
+    assert len(both.ours("a b" * 3000, truncation=True).input_ids) == 7
+
+
 @pytest.mark.parametrize("tokens", ADDED)
 @pytest.mark.parametrize("vocabulary", VOCABULARIES)
 def test_added_tokens_as_in_transformers(vocabulary: str, tokens: str) -> None:

@@ -15,6 +15,9 @@ TRUNCATIONS = ("longest_first", "only_first", "only_second", "do_not_truncate")
 SIDES = ("right", "left")
 
 
+NO_LIMIT = int(1e30)  # what Transformers takes for none
+
+
 @dataclass(frozen=True)
 class Call:
     """The arguments of one call, found right.
@@ -60,7 +63,8 @@ def arranged(
     padding = _named(padding, "longest", "do_not_pad")
     truncation = _named(truncation, "longest_first", "do_not_truncate")
     limits = max_length is None and (padding == "max_length" or truncation != "do_not_truncate")
-    limit = tokenizer.model_max_length if limits else max_length
+    own = None if tokenizer.model_max_length >= NO_LIMIT // 10 else tokenizer.model_max_length
+    limit = own if limits else max_length
     side = tokenizer.padding_side if side is None else getattr(side, "value", side)
     names = (("padding", padding, PADDINGS), ("truncation", truncation, TRUNCATIONS), ("padding_side", side, SIDES))
     counts = (("max_length", limit, 0), ("stride", stride, 0), ("pad_to_multiple_of", multiple, 1))
@@ -93,7 +97,8 @@ def _contradictions(tokenizer: Any, padding: str, truncation: str, limit: Any, m
     if padding == "max_length" and limit is None:
         yield "padding: 'max_length' needs max_length, as the tokenizer has no model_max_length"
     if padding != "do_not_pad" and tokenizer.pad_token is None:
-        advice = "tokenizer.pad_token = tokenizer.eos_token, or add_special_tokens({'pad_token': '<pad>'})"
+        borrowed = "" if tokenizer.eos_token is None else "tokenizer.pad_token = tokenizer.eos_token, or "
+        advice = f"{borrowed}tokenizer.add_special_tokens({{'pad_token': '<pad>'}})"
         yield f"padding: the tokenizer has no pad_token ({advice})"
     cuts_and_pads = truncation != "do_not_truncate" and padding != "do_not_pad"
     if cuts_and_pads and multiple and (limit or 0) % multiple:

@@ -14,7 +14,7 @@ from gptzoo._tensors import shown
 from gptzoo._vocabulary import ADDED, MERGES, TOKENIZER, VOCAB, is_text
 from gptzoo.errors import CheckpointError, InputError
 from gptzoo.hub import resolve, take_options
-from gptzoo.tokenization._arguments import SIDES, require_tokens
+from gptzoo.tokenization._arguments import NO_LIMIT, SIDES, require_tokens
 from gptzoo.tokenization._calls import EncodingMixin
 from gptzoo.tokenization._encoding import as_lists
 from gptzoo.tokenization._files import (
@@ -30,9 +30,6 @@ from gptzoo.tokenization._files import (
     write_tokenizer,
 )
 from gptzoo.tokenization._special import EXTRA, ROLES
-
-# What Transformers writes for "no limit".
-NO_LIMIT = int(1e30)
 
 # What English looks better without, after a tokenizer that puts spaces between all tokens.
 _CLEANED = {" .": ".", " ?": "?", " !": "!", " ,": ",", " ' ": "'", " n't": "n't", " 'm": "'m", " 's": "'s",
@@ -87,6 +84,8 @@ class PreTrainedTokenizer(EncodingMixin):
 
     name_or_path = ""
     add_prefix_space = False
+    clean_up_tokenization_spaces = False
+    init_kwargs: dict[str, Any]
 
     def _build(self, stored: Stored, given: Mapping[str, Any]) -> None:
         """Fills a new tokenizer.
@@ -101,7 +100,8 @@ class PreTrainedTokenizer(EncodingMixin):
         self._vocab, self._merges, self._added = stored.vocab, stored.merges, {}
         self._roles, self._extra, self._backends = {}, [], {}
         limit = values.get("model_max_length")
-        self.model_max_length = None if limit is None or limit >= NO_LIMIT // 10 else int(limit)
+        self.model_max_length = NO_LIMIT if limit is None else int(limit)
+        self.init_kwargs = dict(values)
         for name in ("padding_side", "truncation_side"):
             setattr(self, name, values[name])
         self.model_input_names = list(values["model_input_names"])
@@ -199,11 +199,11 @@ class PreTrainedTokenizer(EncodingMixin):
         if outside:
             contents[ADDED] = json_bytes(outside)
         contents[SETTINGS] = json_bytes(self._written_settings())
-        return write_tokenizer(Path(save_directory), filename_prefix or "", contents)
+        return write_tokenizer(save_directory, filename_prefix or "", contents)
 
     def save_vocabulary(self, save_directory: str | Path, filename_prefix: str | None = None) -> tuple[str, ...]:
         """Writes vocab.json and merges.txt only; returns their paths."""
-        return write_tokenizer(Path(save_directory), filename_prefix or "", self._model_files())
+        return write_tokenizer(save_directory, filename_prefix or "", self._model_files())
 
     def _model_files(self) -> dict[str, bytes]:
         vocab = dict(sorted(self._vocab.items(), key=lambda item: item[1]))
@@ -213,7 +213,7 @@ class PreTrainedTokenizer(EncodingMixin):
         return {
             "tokenizer_class": type(self).__name__,
             **self.special_tokens_map,
-            "model_max_length": NO_LIMIT if self.model_max_length is None else self.model_max_length,
+            "model_max_length": self.model_max_length,
             "padding_side": self.padding_side,
             "truncation_side": self.truncation_side,
             "clean_up_tokenization_spaces": False,
@@ -224,7 +224,11 @@ class PreTrainedTokenizer(EncodingMixin):
         }
 
     def decode(
-        self, token_ids: Any, skip_special_tokens: bool = False, clean_up_tokenization_spaces: bool | None = None
+        self,
+        token_ids: Any,
+        skip_special_tokens: bool = False,
+        clean_up_tokenization_spaces: bool | None = None,
+        spaces_between_special_tokens: bool = False,
     ) -> Any:
         """Returns the text that ids stand for, or the texts of many rows.
 
@@ -232,10 +236,13 @@ class PreTrainedTokenizer(EncodingMixin):
             token_ids: one id, a list or array of them, or rows of these, in any framework.
             skip_special_tokens: whether special tokens are left out.
             clean_up_tokenization_spaces: whether spaces before English punctuation go; None: no.
+            spaces_between_special_tokens: False is what there is: a text is the same after `encode` and `decode`.
 
         Raises:
             InputError: an id is none.
         """
+        if spaces_between_special_tokens:
+            raise InputError("spaces_between_special_tokens: True, expected False")
         ids = as_lists(token_ids.get("input_ids") if isinstance(token_ids, Mapping) else token_ids)
         if isinstance(ids, list | tuple) and ids and all(isinstance(as_lists(row), list | tuple) for row in ids):
             return [self.decode(row, skip_special_tokens, clean_up_tokenization_spaces) for row in ids]
@@ -269,6 +276,16 @@ class PreTrainedTokenizer(EncodingMixin):
             self._token_of(number)  # says what is wrong
             return int(number)
         return number
+
+    @property
+    def max_len_single_sentence(self) -> int:
+        """How many tokens a text can have beside the special ones."""
+        return self.model_max_length - self.num_special_tokens_to_add()
+
+    @property
+    def max_len_sentences_pair(self) -> int:
+        """How many tokens two texts can have together beside the special ones."""
+        return self.model_max_length - self.num_special_tokens_to_add(pair=True)
 
     @property
     def merges(self) -> list[tuple[str, str]]:

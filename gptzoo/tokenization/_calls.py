@@ -29,14 +29,15 @@ class EncodingMixin(SpecialTokens):
 
     padding_side: str
     truncation_side: str
-    model_max_length: int | None
+    model_max_length: int
     model_input_names: list[str]
     add_prefix_space: bool
     finds_characters = True  # whether tokens can be traced back to the text
+    preparation = "bert"  # of texts before they are split, where there is a choice
 
     def __call__(
         self,
-        text: Any,
+        text: Any = None,
         text_pair: Any = None,
         *,
         add_special_tokens: bool = True,
@@ -113,7 +114,8 @@ class EncodingMixin(SpecialTokens):
             "length": return_length,
         }
         if return_offsets_mapping and not self.finds_characters:
-            raise InputError("return_offsets_mapping: this tokenizer changes the text before it splits it")
+            change = f"texts are prepared as {self.preparation!r}, which changes them before they are split"
+            raise InputError(f'return_offsets_mapping: {change}; preparation="bert" does not')
         data = {name: [READ[name](row) for row in samples] for name, asked in wanted.items() if asked}
         if return_overflowing_tokens:
             data["overflow_to_sample_mapping"] = [i for i, rows in enumerate(parts) for _ in rows]
@@ -121,9 +123,19 @@ class EncodingMixin(SpecialTokens):
             data = {name: rows[0] for name, rows in data.items()}
         return BatchEncoding(data, samples if self.finds_characters else None, return_tensors)
 
-    def encode(self, text: Any, text_pair: Any = None, **options: Any) -> Any:
-        """Returns the ids of one text, or pair of texts; `options` are those of a call."""
-        return self(text, text_pair, **options)["input_ids"]
+    def encode(
+        self,
+        text: Any,
+        text_pair: Any = None,
+        add_special_tokens: bool = True,
+        padding: bool | str = False,
+        truncation: bool | str | None = None,
+        max_length: int | None = None,
+        **options: Any,
+    ) -> Any:
+        """Returns the ids of one text, or pair of texts; the arguments are those of a call."""
+        options |= {"padding": padding, "truncation": truncation, "max_length": max_length}
+        return self(text, text_pair, add_special_tokens=add_special_tokens, **options)["input_ids"]
 
     def encode_plus(self, text: Any, text_pair: Any = None, **options: Any) -> BatchEncoding:
         """The older name of a call."""

@@ -15,7 +15,8 @@ from tokenizers import AddedToken
 from gptzoo import limits
 from gptzoo._files import naming, require_possible, save_files, write_synced
 from gptzoo._json import read_json_object
-from gptzoo._settings import is_int
+from gptzoo._settings import is_int, short
+from gptzoo._shards import PLAIN_NAME
 from gptzoo._tensors import shown
 from gptzoo._vocabulary import (
     ADDED,
@@ -32,7 +33,7 @@ from gptzoo._vocabulary import (
     read_vocabulary,
 )
 from gptzoo.config import CONFIG_FILE
-from gptzoo.errors import CheckpointError, GPTZooError
+from gptzoo.errors import CheckpointError, GPTZooError, InputError
 
 SETTINGS, SPECIAL = "tokenizer_config.json", "special_tokens_map.json"
 WRITTEN = (VOCAB, MERGES, TOKENIZER, SETTINGS, SPECIAL, ADDED)
@@ -160,8 +161,16 @@ def merge_text(merges: Any) -> bytes:
     return "\n".join(lines).encode(errors="surrogatepass")
 
 
-def write_tokenizer(directory: Path, prefix: str, contents: dict[str, bytes]) -> tuple[str, ...]:
-    """Writes a tokenizer's files, all or none, and removes those of an earlier one; returns their paths."""
+def write_tokenizer(save_directory: str | Path, prefix: str, contents: dict[str, bytes]) -> tuple[str, ...]:
+    """Writes a tokenizer's files, all or none, and removes those of an earlier one; returns their paths.
+
+    Raises:
+        InputError: the prefix is none of a file's name.
+        CheckpointError: it is no path, or something could not be written.
+    """
+    directory = _path("save_directory", save_directory)
+    if not isinstance(prefix, str) or not PLAIN_NAME.fullmatch(prefix or "x"):
+        raise InputError(f"filename_prefix: {short(prefix)}, expected the beginning of a file's name")
     start = f"{prefix}-" if prefix else ""
     ours = re.compile("|".join(re.escape(start + name) for name in WRITTEN))
 
@@ -195,14 +204,37 @@ def _path(name: str, value: Any) -> Path:
 
 def _added(directory: Path, model: Any, settings: Mapping[str, Any], plain: Mapping[str, int]) -> dict[int, AddedToken]:
     """Returns added tokens by ids: as tokenizer.json has them, or else the settings, or else added_tokens.json."""
-    if model:
-        return {token["id"]: added_token(token["content"], token) for token in model.get("added_tokens") or ()}
     described = settings.get("added_tokens_decoder")
-    if described is None:
-        return {number: AddedToken(token, normalized=False) for token, number in plain.items()}
-    if not isinstance(described, dict):
+    if model:
+        file = directory if directory.name == TOKENIZER else directory / TOKENIZER
+        found = [(token["id"], added_token(token["content"], token)) for token in model.get("added_tokens") or ()]
+    elif described is None:
+        file = directory / ADDED
+        found = [(number, AddedToken(token, normalized=False)) for token, number in plain.items()]
+    elif isinstance(described, dict):
+        file = directory / SETTINGS
+        found = [*_described(file, described)]
+    else:
         raise CheckpointError(f"{directory / SETTINGS}: added_tokens_decoder: {shown(described)}, expected an object")
-    return dict(_described(directory / SETTINGS, described))
+    return _without_doubles(file, found)
+
+
+def _without_doubles(file: Path, found: list[tuple[int, AddedToken]]) -> dict[int, AddedToken]:
+    """Returns added tokens by ids.
+
+    Raises:
+        CheckpointError: two have one id, or one has two.
+    """
+    tokens: dict[int, AddedToken] = {}
+    ids: dict[str, int] = {}
+    for number, token in found:
+        name = shown(token.content)
+        if number in tokens and tokens[number].content != token.content:
+            raise CheckpointError(f"{file}: added token {name}: id {number}, which {shown(tokens[number].content)} has")
+        if ids.setdefault(token.content, number) != number:
+            raise CheckpointError(f"{file}: added token {name}: id {number}, and id {ids[token.content]} too")
+        tokens[number] = token
+    return tokens
 
 
 def _described(path: Path, entries: Mapping[str, Any]) -> Iterator[tuple[int, AddedToken]]:

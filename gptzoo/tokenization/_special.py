@@ -102,8 +102,20 @@ class SpecialTokens:
 
     @property
     def additional_special_tokens(self) -> list[str]:
-        """Special tokens that are for none of the usual things."""
+        """Special tokens that are for none of the usual things; those that are new join the vocabulary."""
         return list(self._extra)
+
+    @additional_special_tokens.setter
+    def additional_special_tokens(self, tokens: list[str | AddedToken]) -> None:
+        self.add_special_tokens({EXTRA[0]: tokens})
+
+    @property
+    def additional_special_tokens_ids(self) -> list[int]:
+        """The ids of `additional_special_tokens`."""
+        return [self._id_of(token) for token in self._extra]
+
+    extra_special_tokens = additional_special_tokens  # its newer name
+    extra_special_tokens_ids = additional_special_tokens_ids
 
     @property
     def all_special_tokens(self) -> list[str]:
