@@ -112,11 +112,18 @@ class Snapshot:
         mark = self.storage / f".unchecked-{self.commit}-{self.full_name(file).replace('/', '--')}"
         if self.files is not None and (self.options.force_download or not place.exists()):
             if wanted := self.files[self.full_name(file)]:
-                write_file(mark, wanted.encode())
+                self.mark(mark, wanted)
             self.download(file)
         with suppress(FileNotFoundError):  # the usual case; or another process was faster
             self.check(place, mark.read_text(), mark)
         return place
+
+    def mark(self, mark: Path, wanted: str) -> None:
+        try:
+            write_file(mark, wanted.encode())
+        except CheckpointError as problem:  # the first that is written into a cache
+            reason = str(problem).rpartition(": ")[2]
+            raise CheckpointError(f"{self.name}: the cache {self.storage.parent}: {reason}") from None
 
     def download(self, file: str) -> None:
         """Brings a file into the cache; huggingface_hub does, and goes on where a connection was cut."""
