@@ -21,6 +21,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; `_NAMES` is what runs, 
     from gptzoo.errors import MissingExtraError as MissingExtraError
     from gptzoo.errors import ParityError as ParityError
     from gptzoo.flax._old_names import *  # noqa: F403  (as are those of the next ones: listed in their __all__)
+    from gptzoo.generation import set_seed as set_seed
     from gptzoo.keras._old_names import *  # noqa: F403
     from gptzoo.outputs import *  # noqa: F403
     from gptzoo.pipelines import pipeline as pipeline
@@ -65,6 +66,7 @@ _NAMES = {
         "MissingExtraError",
         "ParityError",
     ),
+    "gptzoo.generation": ("set_seed",),
     "gptzoo.outputs": (
         "BaseModelOutput",
         "BaseModelOutputWithPastAndCrossAttentions",

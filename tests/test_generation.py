@@ -185,8 +185,43 @@ def test_refuses_every_argument_that_is_not_implemented_by_name(framework: str) 
         runner.generate(ids, num_beams=4)
     with pytest.raises(InputError, match=r"bad_words_ids: \[\[7\]\], expected None"):
         runner.generate(ids, bad_words_ids=[[7]])
-    with pytest.raises(InputError, match=r"use_cache: .*, expected 0 or 1"):
+    with pytest.raises(InputError, match=r"use_cache: an array, expected False or True \("):
         runner.generate(ids, use_cache=np.array([1, 0]))
+
+
+@frameworks
+def test_says_what_else_is_meant_and_shows_flags_as_flags(framework: str) -> None:
+    _, _, runner = _model("gpt2", framework)
+    ids = np.zeros((2, 3), int)
+    with pytest.raises(InputError) as caught:
+        runner.generate(ids, token_type_ids=ids, return_dict_in_generate=True, trace=False, min_length=5)
+    first, *others = str(caught.value).splitlines()[1:]
+    assert first == (
+        "  token_type_ids: an array, expected None (not implemented yet in generate; "
+        "a tokenizer's return_token_type_ids=False leaves them out)"
+    )
+    assert [line.removesuffix(" (anything else is not implemented yet)") for line in others] == [
+        "  return_dict_in_generate: True, expected False",
+        "  trace: False, expected True",
+        "  min_length: 5, expected 0",
+    ]
+
+
+@frameworks
+def test_inputs_is_another_name_of_input_ids(framework: str) -> None:
+    config, values, runner = _model("gpt2", framework)
+    ids = matrix.ids(config, np.random.default_rng(0), tokens=4)
+    native, generate = runner.to_native(ids), runner.model.generate
+    with runner.scope():
+        found = runner.to_numpy(generate(inputs=native, max_new_tokens=6))
+    assert np.array_equal(found, reference.greedy(config, values, ids, 6))
+    with pytest.raises(
+        InputError, match=r"^generate: inputs: an array, expected None \(.* input_ids, which is given too"
+    ):
+        generate(native, inputs=native)
+    for nothing in ({}, {"input_ids": None, "inputs": None}, {"attention_mask": native}):
+        with pytest.raises(InputError, match=r"^generate: input_ids: None, expected token ids, \(batch, tokens\)$"):
+            generate(**nothing)
 
 
 @frameworks

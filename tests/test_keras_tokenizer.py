@@ -416,8 +416,8 @@ def test_config_is_all_of_the_arguments() -> None:
     """Keras reads a dict with these two keys as an object of its own, if it is let."""
     vocab = {"a": 0, "b": 1, "class_name": 2, "config": 3, "ab": 4}
     layer = GPT2Tokenizer(
-        vocab, ["a b"], added_tokens=[{"id": 7, "content": "ba", "normalized": True}], max_length=6, pad_token_id=9,
-        padding_side="left", truncation_side="left", bos_token_id=8, unk_token_id=1, add_prefix_space=True,
+        vocab, ["a b"], added_tokens=[{"id": 7, "content": "ba", "normalized": True}], max_length=6, pad_token_id=7,
+        padding_side="left", truncation_side="left", bos_token_id=4, unk_token_id=1, add_prefix_space=True,
         errors="ignore", dtype="int64", name="words",
     )  # fmt: skip
     config = keras.saving.serialize_keras_object(layer)
@@ -476,6 +476,10 @@ BAD = {
     "added_id": ({"added_tokens": [{"id": "3", "content": "x"}]}, "x: id '3'"),
     "added_flag": ({"added_tokens": [{"id": 3, "content": "x", "lstrip": True}]}, "x: lstrip"),
     "no_padding": ({"pad_token_id": None}, "pad_token_id: None.*ragged=True"),
+    "special_ids": (
+        {"pad_token_id": 99999, "bos_token_id": 4, "unk_token_id": -1, "added_tokens": [{"id": 3, "content": "x"}]},
+        r"3 problems(.|\n)*pad_token_id: 99999, expected (.|\n)*bos_token_id: 4, (.|\n)*unk_token_id: -1, ",
+    ),
     "length": ({"max_length": 0}, "max_length: 0"),
     "side": ({"padding_side": "up", "truncation_side": "down"}, "2 problems(.|\n)*up(.|\n)*down"),
     "errors": ({"errors": "surrogateescape"}, "errors: 'surrogateescape'"),
@@ -489,6 +493,15 @@ def test_bad_argument_is_named(case: str) -> None:
     arguments, message = BAD[case]
     with pytest.raises(InputError, match=message):
         GPT2Tokenizer(**{"vocab": {"a": 0}, "merges": [], "pad_token_id": 0, **arguments})
+
+
+def test_special_ids_may_be_of_added_tokens() -> None:
+    added = [{"id": 3, "content": "x"}]
+    layer = GPT2Tokenizer({"a": 0}, [], added_tokens=added, pad_token_id=3, bos_token_id=3, unk_token_id=0)
+    assert layer(["a", "xa"])["input_ids"].numpy().tolist() == [[3, 0, 3], [3, 3, 0]]
+    with pytest.raises(InputError, match="pad_token_id: 1024, expected an id of the vocabulary or the added tokens"):
+        GPT2Tokenizer.from_pretrained(BUNDLED, pad_token_id=1024)
+    assert GPT2Tokenizer.from_pretrained(BUNDLED, pad_token_id=1023).pad_token_id == 1023
 
 
 @pytest.mark.parametrize("x", [[1, 2], [["a"]], None, ["a", None], "\ud800", tf.constant([1])], ids=ascii)

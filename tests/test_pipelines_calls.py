@@ -161,10 +161,18 @@ WRONG: dict[str, dict[str, Any]] = {
         "handle_long_generation": "whole",
         "seed": 0.5,
         "return_full_text": 1,
+        "truncation": "yes",
+        "clean_up_tokenization_spaces": 1,
         "top_p": 2,
         "temperature": 0,
     },
-    "text-classification": {"top_k": 0, "function_to_apply": "relu", "truncation": "yes"},
+    "text-classification": {
+        "top_k": 0,
+        "function_to_apply": "relu",
+        "truncation": "yes",
+        "max_length": 0,
+        "padding": "left",
+    },
     "token-classification": {"aggregation_strategy": "mean", "ignore_labels": "O", "stride": -1, "truncation": 2},
     "question-answering": {"top_k": None, "doc_stride": -1, "max_answer_len": 0, "max_seq_len": 1.5},
     "feature-extraction": {"return_tensors": "pt"},
@@ -186,6 +194,8 @@ def test_options_that_do_not_go_together_are_refused() -> None:
     assert "return_tensors" in refusal(pipe, "a", return_tensors=True, return_full_text=False)
     assert "return_text" in refusal(pipe, "a", return_text=True, return_full_text=False)
     assert "expected one of them" in refusal(pipe, "a", max_new_tokens=3, max_length=5)
+    assert "expected one of them" in refusal(pipe, "a", truncation=True, handle_long_generation="hole")
+    assert "max_length: 5, expected truncation=True" in refusal(ours(FIRST, "text-classification"), "a", max_length=5)
     assert "stride" in refusal(ours(FIRST, "token-classification"), "a", stride=3)
     answers = ours(FIRST, "question-answering")
     assert "1 questions and 2 contexts" in refusal(answers, question=["a"], context=["b", "c"])
@@ -215,10 +225,14 @@ def test_a_text_that_is_too_long_is_an_error_or_cut(task: str) -> None:
     assert f"{pipe.limit}" in problem
     assert "(n_positions), or " in problem
     generates = task == "text-generation"
-    cut = pipe(long, **({"handle_long_generation": "hole"} if generates else {"truncation": True}))
-    if not generates:
-        ids = pipe.tokenizer(long)["input_ids"][: pipe.limit]
-        assert cut == pipe(pipe.tokenizer.decode(ids))
+    ids = pipe.tokenizer(long)["input_ids"]
+    if generates:
+        (end,) = pipe(long, handle_long_generation="hole", return_tensors=True)
+        (begin,) = pipe(long, truncation=True, return_tensors=True)
+        assert end["generated_token_ids"][:-20] == ids[20 - pipe.limit :]
+        assert begin["generated_token_ids"][:-20] == ids[: pipe.limit - 20]
+    else:
+        assert pipe(long, truncation=True) == pipe(pipe.tokenizer.decode(ids[: pipe.limit]))
     assert "expected fewer than" in refusal(ours(FIRST, "text-generation"), "a", max_new_tokens=pipe.limit)
 
 

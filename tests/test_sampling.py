@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import Any
 
@@ -10,8 +12,8 @@ import pytest
 
 from gptzoo import reference
 from gptzoo.checkpoint import open_checkpoint, plan_load
-from gptzoo.errors import GPTZooError
-from gptzoo.generation import Sampler, noise
+from gptzoo.errors import GPTZooError, InputError
+from gptzoo.generation import Sampler, _seed, noise, set_seed
 from gptzoo.hub import DEFAULT_MODEL
 from gptzoo.parity import load_runner
 from gptzoo.reference._generation import draw, philox, sample, uniform
@@ -247,6 +249,69 @@ def test_seeds(framework: str) -> None:
     assert drawn(None) != drawn(None)
     rows = drawn([5, 5, 5])
     assert drawn([5, 6, 5]) == [rows[0], drawn([0, 6, 0])[1], rows[2]]
+
+
+@pytest.fixture
+def unseeded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes later tests draw by chance again."""
+    monkeypatch.setattr(_seed, "_source", _seed._source)
+
+
+@frameworks
+@pytest.mark.usefixtures("unseeded")
+def test_a_seeded_run_is_repeated(framework: str) -> None:
+    """The calls' seeds are known numbers, so that all frameworks draw alike; greedy and refused calls take none."""
+    config, values, runner, ids = model(framework)
+
+    def drawn(seed: int) -> Any:
+        set_seed(seed)
+        first = runner.generate(ids, max_new_tokens=10, do_sample=True)
+        runner.generate(ids, max_new_tokens=2)
+        runner.generate(ids, max_new_tokens=2, do_sample=True, seed=7)
+        with pytest.raises(InputError, match="top_p"):
+            runner.generate(ids, do_sample=True, top_p=2)
+        return np.stack([first, runner.generate(ids, max_new_tokens=10, do_sample=True)])
+
+    source = random.Random(42)
+    wanted = [sample(config, values, ids, 10, seed=source.getrandbits(64)) for _ in range(2)]
+    found = drawn(42)
+    assert np.array_equal(found, wanted)
+    assert np.array_equal(found, drawn(np.int64(42)))
+    assert not np.array_equal(found[0], found[1])
+    assert not np.array_equal(found, drawn(43))
+
+
+@frameworks
+@pytest.mark.usefixtures("unseeded")
+def test_set_seed_seeds_other_generators(framework: str) -> None:
+    def numbers() -> list[float]:
+        set_seed(5)
+        found = [random.random(), np.random.random()]  # noqa: NPY002
+        if framework == "torch":
+            found.append(pytest.importorskip("torch").rand(1).item())
+        if framework == "keras":
+            keras = pytest.importorskip("keras")
+            found += [float(keras.random.uniform(())), float(keras.random.uniform(()))]
+        return found
+
+    once = numbers()
+    assert once == numbers()
+    assert len({*once}) == len(once)
+
+
+@pytest.mark.usefixtures("unseeded")
+def test_threads_share_the_seeds() -> None:
+    set_seed(1)
+    source = random.Random(1)
+    with ThreadPoolExecutor(8) as threads:
+        found = list(threads.map(lambda _: _seed.next_seed(), range(2000)))
+    assert sorted(found) == sorted(source.getrandbits(64) for _ in range(2000))
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32, 1.5, True, None, "1", [1]], ids=str)
+def test_set_seed_refuses(seed: Any) -> None:
+    with pytest.raises(InputError, match=r"^seed: .*, expected an integer from 0 to 2\*\*32 - 1$"):
+        set_seed(seed)
 
 
 @frameworks

@@ -15,7 +15,7 @@ from jax import Array
 from gptzoo.cache import StaticCache
 from gptzoo.flax._layers import ARRAYS
 from gptzoo.flax._nnx import Static, functional
-from gptzoo.generation import Arguments, plan
+from gptzoo.generation import Arguments, plan, take_prompt
 
 
 class GenerationMixin:
@@ -24,7 +24,7 @@ class GenerationMixin:
     @functional
     def generate(
         self: Any,
-        input_ids: Array,
+        input_ids: Array | None = None,
         max_new_tokens: int | None = None,
         attention_mask: Array | None = None,
         eos_token_id: int | list[int] | None = None,
@@ -45,7 +45,7 @@ class GenerationMixin:
         The same seed draws the same tokens in PyTorch, Keras and Flax: see `gptzoo.generation.Sampler`.
 
         Args:
-            input_ids: (B, T); pad shorter rows on the left.
+            input_ids: (B, T); pad shorter rows on the left. Transformers' name for it, `inputs`, is taken too.
             max_new_tokens: how many tokens to add at most; without it and `max_length` 20, or as many as there are
                 positions for.
             attention_mask: (B, T), 0 on padding.
@@ -58,7 +58,8 @@ class GenerationMixin:
             top_p: draws from the fewest tokens that have this probability together.
             num_return_sequences: R, how many completions of each row to draw.
             seed: of the drawing, from 0 to 2**64 - 1: a row's tokens depend on it and the row's number. A list has one
-                for each row of `input_ids`, whose tokens then do not depend on the batch. None: another one each time.
+                for each row of `input_ids`, whose tokens then do not depend on the batch. None: another one each time;
+                `gptzoo.set_seed` makes them the same in every run.
             params: weights to compute with in place of the model's own, nested like `model.params`.
             others: arguments of Transformers' `generate` that are not implemented, at values that ask for nothing.
 
@@ -68,6 +69,7 @@ class GenerationMixin:
         Raises:
             InputError: lists what is wrong with the arguments; or there are too few positions, or no such head.
         """
+        input_ids = take_prompt(input_ids, others)
         arguments = Arguments(
             max_new_tokens=max_new_tokens,
             max_length=max_length,

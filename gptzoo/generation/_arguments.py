@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from numbers import Real
 from typing import Any
@@ -14,6 +13,7 @@ from gptzoo.config import GPTConfig
 from gptzoo.errors import InputError
 from gptzoo.generation._others import other_problems
 from gptzoo.generation._sampling import SEED_LIMIT, Sampler, noise
+from gptzoo.generation._seed import next_seed
 from gptzoo.inputs import ArrayKind, input_problems
 from gptzoo.weights import LM
 
@@ -73,7 +73,10 @@ def plan(model: Any, kind: ArrayKind, input_ids: Any, attention_mask: Any, argum
             the head.
     """
     config, problems = model.config, [*other_problems(arguments.others, OWN)]
-    problems += input_problems(config, kind, input_ids=input_ids, attention_mask=attention_mask)
+    if input_ids is None:
+        problems.append("input_ids: None, expected token ids, (batch, tokens)")
+    else:
+        problems += input_problems(config, kind, input_ids=input_ids, attention_mask=attention_mask)
     if model.head not in LM:
         problems.append(f"{type(model).__name__} has no language model head")
     shape = tuple(input_ids.shape) if kind.is_array(input_ids) else ()
@@ -84,10 +87,12 @@ def plan(model: Any, kind: ArrayKind, input_ids: Any, attention_mask: Any, argum
     ends, pad = _special_ids(config, arguments, problems)
     copies = _copies(arguments, problems)
     draws = _draws(arguments, problems)
-    keys = _keys(arguments.seed, rows, copies, problems)
+    problems += _seed_problems(arguments.seed, rows)
     if problems:
         raise InputError.listing("generate", problems)
-    return Plan(new, ends, pad, copies, Sampler(*draws, noise(keys, new)) if arguments.do_sample else None)
+    if not arguments.do_sample:
+        return Plan(new, ends, pad, copies, None)
+    return Plan(new, ends, pad, copies, Sampler(*draws, noise(_keys(arguments.seed, rows or 0, copies), new)))
 
 
 def _new_tokens(config: GPTConfig, tokens: int, arguments: Arguments, problems: list[str]) -> int:
@@ -164,14 +169,21 @@ def _real(value: Any) -> float:
     return number if math.isfinite(number) else math.nan
 
 
-def _keys(seed: Any, rows: int | None, copies: int, problems: list[str]) -> list[tuple[int, int]]:
-    """Returns the key of each row's noise: the call's seed and the row, or the prompt's own seed and the copy."""
-    one = secrets.randbelow(SEED_LIMIT) if seed is None else whole(seed)
-    many = [whole(entry) for entry in seed] if isinstance(seed, Sequence) else [one]
+def _seed_problems(seed: Any, rows: int | None) -> Iterable[str]:
+    """Yields what is wrong with a seed, or a list of them, for a prompt of `rows`."""
+    if seed is None:
+        return
+    one = not isinstance(seed, Sequence)
+    many = [whole(entry) for entry in ([seed] if one else seed)]
     if not all(entry is not None and 0 <= entry < SEED_LIMIT for entry in many):
-        problems.append(f"seed: {short(seed)}, expected an integer from 0 to 2**64 - 1, or a list of them")
-    elif one is None and rows is not None and len(many) != rows:
-        problems.append(f"seed: {len(many)} integers, expected one for each of {rows} rows of input_ids")
-    if one is not None:
-        return [(one, row) for row in range((rows or 0) * copies)]
-    return [(entry or 0, copy) for entry in many for copy in range(copies)]
+        yield f"seed: {short(seed)}, expected an integer from 0 to 2**64 - 1, or a list of them"
+    elif not one and rows is not None and len(many) != rows:
+        yield f"seed: {len(many)} integers, expected one for each of {rows} rows of input_ids"
+
+
+def _keys(seed: Any, rows: int, copies: int) -> list[tuple[int, int]]:
+    """Returns the key of each row's noise: the call's seed and the row, or the prompt's own seed and the copy."""
+    if isinstance(seed, Sequence):
+        return [(int(entry), copy) for entry in seed for copy in range(copies)]
+    one = next_seed() if seed is None else int(seed)
+    return [(one, row) for row in range(rows * copies)]

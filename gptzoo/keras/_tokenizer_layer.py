@@ -10,7 +10,7 @@ import keras
 
 from gptzoo._settings import FLAG, is_int, short
 from gptzoo.errors import InputError, MissingExtraError
-from gptzoo.keras._tokenizer_vocabulary import MAX_ID, Vocabulary, read_tokenizer
+from gptzoo.keras._tokenizer_vocabulary import Vocabulary, read_tokenizer
 
 SIDES = ("right", "left")
 UTF8_ERRORS = ("strict", "replace", "ignore")
@@ -259,8 +259,10 @@ class TextLayer(keras.layers.Layer):
             problems.append(f"ragged: {short(self.ragged)}, expected true or false")
         for name in ("pad_token_id", "bos_token_id", "unk_token_id"):
             value = getattr(self, name)
-            if value is not None and not (is_int(value) and 0 <= value < MAX_ID):
-                problems.append(f"{name}: {short(value)}, expected an id, or None")
+            if value is not None and not (is_int(value) and self.vocabulary.has(value)):
+                problems.append(
+                    f"{name}: {short(value)}, expected an id of the vocabulary or the added tokens, or None"
+                )
         if self.pad_token_id is None and not self.ragged:
             problems.append("pad_token_id: None, expected an id to fill up shorter texts with, or ragged=True")
         if self.compute_dtype not in ("int32", "int64"):

@@ -59,6 +59,10 @@ class Vocabulary:
         self.kept = [token["id"] for token in self.added]
         self.table = merge_table(self.ids, self.merges)
 
+    def has(self, number: int) -> bool:
+        """Whether a token has this id."""
+        return number in self.ids.values() or number in self.kept
+
     def byte_ids(self, unknown: int | None) -> np.ndarray:
         """Returns the id of each byte; -1 where there is none."""
         missing = -1 if unknown is None else unknown

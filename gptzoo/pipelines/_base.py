@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from gptzoo._devices import find_device
 from gptzoo._runners import Runner
 from gptzoo._settings import Rule, short, whole
 from gptzoo.errors import GPTZooError, InputError
@@ -86,12 +87,14 @@ class Pipeline:
         heads: of the models that can do it; the first is what a checkpoint is loaded as.
         options_class: the options, with their defaults.
         outputs: names of the model's outputs that a result is made of.
+        needs_characters: whether a result says where in the text it stands.
     """
 
     task: ClassVar[str]
     heads: ClassVar[tuple[str, ...]]
     options_class: ClassVar[type[Options]]
     outputs: ClassVar[tuple[str, ...]] = ("logits",)
+    needs_characters: ClassVar[bool] = False
 
     def __init__(self, runner: Runner, tokenizer: Any, batch_size: int = 1, **options: Any):
         self.runner, self.model, self.tokenizer = runner, runner.model, tokenizer
@@ -99,6 +102,12 @@ class Pipeline:
         if self.model.head not in self.heads:
             expected = " or ".join(class_name(self.config, head) for head in self.heads)
             raise InputError(f"model: a {type(self.model).__name__}, expected a {expected} for {self.task}")
+        if self.needs_characters and not getattr(tokenizer, "finds_characters", True):
+            loaded = 'AutoTokenizer.from_pretrained(path, preparation="bert")'
+            raise InputError(
+                f"tokenizer: a {type(tokenizer).__name__} that changes the text before it splits it, expected one that "
+                f"keeps the characters' places, for {self.task}: pipeline(..., tokenizer={loaded})"
+            )
         self.batch_size = self.checked_size(batch_size)
         self.options: Any = self.merge(self.options_class(), options)
 
@@ -242,6 +251,27 @@ class Pipeline:
         if (size := whole(batch_size) or 0) < 1:
             raise InputError(f"batch_size: {short(batch_size)}, expected {at_least(1).expected}")
         return size
+
+    @property
+    def device(self) -> Any:
+        """Where the model is: the device of PyTorch or JAX; of Keras its name, such as "cpu:0"."""
+        if self.framework == "torch":
+            return self.model.device
+        if self.framework == "flax":
+            return min(self.model.first_weight.devices(), key=lambda device: device.id)
+        place = self.model.weights[0].value.device  # of Keras's backend, which has its own words for it
+        name = f"{place.platform}:{place.id}" if hasattr(place, "platform") else str(place).rpartition("device:")[2]
+        return find_device("keras", name)[0]
+
+    @property
+    def dtype(self) -> Any:
+        """The model's dtype, as its framework has it; for Keras the name of that of the weights."""
+        return self.model.dtype
+
+    @property
+    def torch_dtype(self) -> Any:
+        """The older name of `dtype`."""
+        return self.dtype
 
     def save_pretrained(self, save_directory: str | Path) -> None:
         """Writes the model and the tokenizer."""

@@ -34,6 +34,9 @@ TASKS: dict[str, type[Pipeline]] = {
 OLD_TASKS = {"sentiment-analysis": "text-classification", "ner": "token-classification"}
 OLD_FRAMEWORKS = {"pt": "torch", "tf": "keras", "jax": "flax"}
 DEFAULT_MODELS = {"text-generation": DEFAULT_MODEL}
+HARMLESS = {"trust_remote_code": (None, False)} | dict.fromkeys(
+    ("feature_extractor", "image_processor", "video_processor", "processor", "pipeline_class"), (None,)
+)  # arguments of Transformers' pipeline -> their values that ask for nothing
 AUTO_CLASSES = {head: name for name, head in AUTO_HEADS.items()}
 
 
@@ -49,6 +52,7 @@ def pipeline(
     device: Any = None,
     device_map: Any = None,
     batch_size: int = 1,
+    use_fast: bool = True,
     model_kwargs: dict[str, Any] | None = None,
     **options: Any,
 ) -> Pipeline:
@@ -66,8 +70,10 @@ def pipeline(
             else the CPU; for a model that is given as such, where it is.
         device_map: "auto" is `device=None`; a device's name is `device`.
         batch_size: how many rows go through the model together.
+        use_fast: as of `AutoTokenizer.from_pretrained`, where the tokenizer is loaded.
         model_kwargs: further arguments of `from_pretrained`.
-        options: those of the task, for every call; and those of `gptzoo.hub.HubOptions`, such as `revision`.
+        options: those of the task, for every call; and those of `gptzoo.hub.HubOptions`, such as `revision`. Further
+            arguments of Transformers' pipeline are taken where they ask for nothing: `trust_remote_code=False`.
 
     Raises:
         InputError: an argument is wrong, or there is no such task, framework or device.
@@ -75,6 +81,8 @@ def pipeline(
         MissingExtraError: the framework is not installed.
     """
     cls = task_class(task)
+    require_harmless({"use_fast": use_fast} | options)
+    options = {name: value for name, value in options.items() if name not in HARMLESS}
     names = {entry.name for entry in fields(HubOptions)}
     hub = {name: options.pop(name) for name in names & options.keys()}
     dtype = torch_dtype if dtype is None else dtype
@@ -95,8 +103,20 @@ def pipeline(
             raise InputError("tokenizer: none given, expected one beside a model that is no path and no name")
     source = model if tokenizer is None else tokenizer
     if isinstance(source, str | Path):
-        source = AutoTokenizer.from_pretrained(source, **hub)
+        source = AutoTokenizer.from_pretrained(source, use_fast=use_fast, **hub)
     return cls(runner, source, batch_size, **options)
+
+
+def require_harmless(given: dict[str, Any]) -> None:
+    """Raises an error that lists arguments of `pipeline` that ask for what is not there."""
+    known = HARMLESS | {"use_fast": (True, False)}
+    problems = [
+        f"{name}: {short(value)}, expected {' or '.join(map(str, known[name]))}"
+        for name, value in given.items()
+        if name in known and not any(value is one for one in known[name])
+    ]
+    if problems:
+        raise InputError.listing("pipeline", problems)
 
 
 def task_class(task: Any) -> type[Pipeline]:

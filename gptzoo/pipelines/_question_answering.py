@@ -41,24 +41,27 @@ class AnswerOptions(Options):
 class QuestionAnsweringPipeline(Pipeline):
     """Finds the answer to a question in a context: {"score", "start", "end", "answer"}, or a list with `top_k` above 1.
 
-    Takes {"question": ..., "context": ...}, and lists of such; or `question` and `context` by name, both texts, or
-    lists, or a list of questions and one context. "answer" is `context[start:end]`.
+    Takes {"question": ..., "context": ...}, and lists of such; or `question` and `context`, by name or in this order,
+    both texts, or lists, or a list of questions and one context. "answer" is `context[start:end]`.
     """
 
     task = "question-answering"
     heads = ("ForQuestionAnswering",)
     options_class = AnswerOptions
     outputs = ("start_logits", "end_logits")
+    needs_characters = True
 
     def __call__(
         self,
         inputs: Any = None,
+        context: Any = None,
         *,
         question: Any = None,
-        context: Any = None,
         batch_size: int | None = None,
         **options: Any,
     ) -> Any:
+        if context is not None and question is None:
+            inputs, question = None, inputs
         if inputs is None:
             inputs = paired(question, context)
         elif question is not None or context is not None:
@@ -145,7 +148,7 @@ def paired(question: Any, context: Any) -> Any:
     if questions is not None and isinstance(context, str):
         contexts = [context] * len(questions)
     if questions is None or contexts is None:
-        given = f"question {short(question)} and context {short(context)}"
+        given = f"question={short(question)} and context={short(context)}"
         raise InputError(f"{given}, expected two texts, two lists of texts, or a list of questions and one context")
     if len(questions) != len(contexts):
         raise InputError(f"{len(questions)} questions and {len(contexts)} contexts, expected as many")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,11 @@ from gptzoo.errors import InputError
 from gptzoo.pipelines._base import FLAG, Item, Options, Pipeline, at_least, or_none, softmax
 
 COUNT = or_none(at_least(1))
+PADDINGS = ("longest", "max_length", "do_not_pad")
+PADDING = Rule(
+    f"True, False, or one of {', '.join(PADDINGS)}",
+    lambda value: isinstance(value, bool) or (isinstance(value, str) and value in PADDINGS),
+)
 BEST = "best"  # what top_k is where nobody names it: the label alone, not a list of one
 
 
@@ -24,6 +30,8 @@ class ClassificationOptions(Options):
         function_to_apply: what makes scores of logits: "softmax", "sigmoid" or "none". None: "none" for a regression,
             "sigmoid" for one label or a problem of several that may apply, "softmax" for others.
         truncation: whether texts that are too long are cut.
+        max_length: tokens that are left of a text at most, beside `truncation`; None: as many as the model can have.
+        padding: changes nothing: rows of a batch are padded anyway, under a mask.
     """
 
     top_k: int | str | None = setting(
@@ -31,6 +39,13 @@ class ClassificationOptions(Options):
     )
     function_to_apply: str | None = setting(None, or_none(one_of("softmax", "sigmoid", "none")))
     truncation: bool = setting(False, FLAG)
+    max_length: int | None = setting(None, COUNT)
+    padding: bool | str = setting(False, PADDING)
+
+    def problems(self) -> Iterable[str]:
+        yield from super().problems()
+        if self.max_length is not None and self.truncation is False and self.padding != "max_length":
+            yield f"max_length: {short(self.max_length)}, expected truncation=True beside it"
 
 
 class TextClassificationPipeline(Pipeline):
@@ -55,7 +70,7 @@ class TextClassificationPipeline(Pipeline):
         pair = source if isinstance(source, dict) else {"text": source}
         if not {"text"} <= set(pair) <= {"text", "text_pair"}:
             raise InputError(f"{short(source)}, expected {self.expected()}")
-        limit = self.limit if options.truncation else None
+        limit = min(self.limit, whole(options.max_length) or self.limit) if options.truncation else None
         found = self.encode(pair["text"], pair.get("text_pair"), limit)
         return Item(source, found["input_ids"], found, index)
 

@@ -6,12 +6,16 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from gptzoo._settings import Rule, one_of, setting, short, whole
+from gptzoo._settings import Rule, one_of, setting, short, unknown_argument, whole
 from gptzoo.errors import InputError
-from gptzoo.generation._arguments import NEW_TOKENS
+from gptzoo.generation._arguments import NEW_TOKENS, OWN
+from gptzoo.generation._others import NEUTRAL, UNUSED, other_problems
 from gptzoo.generation._sampling import SEED_LIMIT
 from gptzoo.pipelines._base import FLAG, TEXT, Item, Options, Pipeline, at_least, or_none
 from gptzoo.weights import LM
+
+# Arguments of the model's `generate` that a call may have: the arrays are made of the text.
+GENERATE = [name for name in OWN if name not in ("input_ids", "attention_mask")]
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,9 @@ class GenerationOptions(Options):
         prefix: a text that is put before each prompt, and is no part of the result.
         handle_long_generation: "hole": of a prompt that leaves no room for the new tokens, only the end is read; None:
             it is an error.
+        truncation: whether of such a prompt, or one as long as `max_length`, only the beginning is read.
+        clean_up_tokenization_spaces: whether spaces before English punctuation go from the completion; None: no.
+        stop_sequence: None; Transformers' is not implemented.
         max_new_tokens: how many tokens are added at most. Without it and `max_length`, 20.
         max_length: how many tokens prompt and completion have at most; a prefix does not count.
         seed: of the drawing; prompt number i (from 0) is drawn with seed + i, whatever the batches.
@@ -36,6 +43,9 @@ class GenerationOptions(Options):
     return_text: bool | None = setting(None, or_none(FLAG))
     prefix: str | None = setting(None, or_none(TEXT))
     handle_long_generation: str | None = setting(None, or_none(one_of("hole")))
+    truncation: bool | None = setting(None, or_none(FLAG))
+    clean_up_tokenization_spaces: bool | None = setting(None, or_none(FLAG))
+    stop_sequence: None = setting(None, Rule("None (not implemented yet)", lambda value: value is None))
     max_new_tokens: int | None = setting(None, or_none(at_least(1)))
     max_length: int | None = setting(None, or_none(at_least(1)))
     seed: int | None = setting(None, or_none(Rule("an integer", lambda value: whole(value) is not None)))
@@ -49,6 +59,14 @@ class GenerationOptions(Options):
             yield "return_text: given, expected without return_full_text"
         if self.max_new_tokens is not None and self.max_length is not None:
             yield "max_new_tokens and max_length: both given, expected one of them"
+        if self.truncation and self.handle_long_generation is not None:
+            yield "truncation and handle_long_generation: both given, expected one of them"
+        known = [*GENERATE, *(entry.name for entry in fields(self) if entry.name != "generate")]
+        for name, value in self.generate.items():
+            if name in NEUTRAL or name in UNUSED:
+                yield from other_problems({name: value}, known)
+            elif name not in GENERATE:
+                yield unknown_argument(name, known)
 
 
 class TextGenerationPipeline(Pipeline):
@@ -60,7 +78,7 @@ class TextGenerationPipeline(Pipeline):
     task = "text-generation"
     heads = LM
     options_class = GenerationOptions
-    remedy = ', or handle_long_generation="hole"'
+    remedy = ', or handle_long_generation="hole", or truncation=True'
 
     def merge(self, options: GenerationOptions, given: dict[str, Any]) -> GenerationOptions:
         own = {entry.name for entry in fields(options)} - {"generate"}
@@ -79,12 +97,16 @@ class TextGenerationPipeline(Pipeline):
                 raise InputError("no tokens, expected one at least: this tokenizer has no bos_token to begin with")
             prompt = [self.tokenizer.bos_token_id]
         self.require_known(prompt)
+        if options.truncation and options.max_length is not None:
+            prompt = prompt[: max(len(ids) + options.max_length - 1, 1)]
         new = self.new_tokens(len(prompt), len(ids), options)
         room = self.limit - new
         if room < 1:
             raise InputError(f"{new} new tokens, expected fewer than {self.limit} (n_positions)")
         if options.handle_long_generation == "hole":
             prompt = prompt[-room:]
+        elif options.truncation:
+            prompt = prompt[:room]
         if len(prompt) > room:
             raise InputError(
                 f"{len(prompt)} tokens and {new} new ones, expected at most {self.limit} together (n_positions)"
@@ -102,7 +124,8 @@ class TextGenerationPipeline(Pipeline):
             return options.max_new_tokens
         if options.max_length is None:
             room = self.limit - prompt
-            return min(NEW_TOKENS, room) if room > 0 and options.handle_long_generation is None else NEW_TOKENS
+            cuts = options.truncation or options.handle_long_generation is not None
+            return NEW_TOKENS if cuts or room < 1 else min(NEW_TOKENS, room)
         if options.max_length <= prompt - prefix:
             raise InputError(f"{prompt - prefix} tokens, expected fewer than max_length {options.max_length}")
         return options.max_length - (prompt - prefix)
@@ -137,13 +160,13 @@ class TextGenerationPipeline(Pipeline):
         if options.return_tensors:
             return [{"generated_token_ids": [*prompt, *new]} for new in completions]
         before = "" if options.return_full_text is False else item.source
-        return [{"generated_text": before + self.added_text(prompt, new)} for new in completions]
+        return [{"generated_text": before + self.added_text(prompt, new, options)} for new in completions]
 
-    def added_text(self, prompt: list[int], new: list[int]) -> str:
+    def added_text(self, prompt: list[int], new: list[int], options: GenerationOptions) -> str:
         """Returns the text that new ids add to a prompt; GPT's space between two words is there only with both."""
         whole_text, before = (self.tokenizer.decode(ids, skip_special_tokens=True) for ids in (prompt + new, prompt))
         added: str = whole_text[len(before) :]
-        return added
+        return self.tokenizer.clean_up_tokenization(added) if options.clean_up_tokenization_spaces else added
 
 
 def up_to_end(ids: list[int], ends: Sequence[Any]) -> list[int]:

@@ -75,6 +75,7 @@ class TokenClassificationPipeline(Pipeline):
     task = "token-classification"
     heads = ("ForTokenClassification",)
     options_class = TokenOptions
+    needs_characters = True
     remedy = ", or truncation=True, or stride for windows"
 
     def prepare(self, source: Any, index: int, options: TokenOptions) -> Item:
