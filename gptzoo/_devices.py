@@ -43,6 +43,17 @@ def find_device(framework: str, wanted: Any, argument: str = "device") -> tuple[
     return name, found[name]
 
 
+def device_of_map(device: Any, device_map: Any) -> Any:
+    """Returns the device that a `device_map` stands for: None for "auto", so that it is found; it is one itself else.
+
+    Raises:
+        InputError: `device` is given too.
+    """
+    if device is not None:
+        raise InputError("device_map: given, expected without device")
+    return None if device_map == "auto" else device_map
+
+
 def _canonical(text: str) -> str:
     kind, _, number = text.lower().replace("cuda", "gpu").partition(":")
     return f"{kind}:{number or 0}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -162,15 +161,15 @@ def _torch(model: Any, device: Any) -> Runner:
 def _keras(model: Any, device: Any) -> Runner:
     import keras
 
+    from gptzoo.keras._calls import to_array
+
     @contextmanager
     def scope() -> Iterator[None]:
         with placing("keras", device), _keras_scope():
             yield
 
     def to_numpy(x: Any) -> np.ndarray:
-        with warnings.catch_warnings(action="ignore", category=DeprecationWarning):  # of how Keras calls NumPy
-            array: np.ndarray = keras.ops.convert_to_numpy(keras.ops.cast(x, "float32") if _is_half(x.dtype) else x)
-        return array
+        return to_array(keras.ops.cast(x, "float32") if _is_half(x.dtype) else x)
 
     backend = keras.backend.backend()
     return Runner(

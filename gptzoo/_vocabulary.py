@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,17 @@ from gptzoo._tensors import shown
 from gptzoo.errors import CheckpointError
 
 VOCAB, MERGES, TOKENIZER = "vocab.json", "merges.txt", "tokenizer.json"
-ADDED = "added_tokens.json"
-SETTINGS = ("tokenizer_config.json", "special_tokens_map.json", ADDED, "generation_config.json")
+CONFIG, SPECIAL, ADDED = "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"
+SETTINGS = (CONFIG, SPECIAL, ADDED, "generation_config.json")
 HEADER = "#version: 0.2"  # the first line of merges.txt
 END_OF_TEXT = "<|endoftext|>"  # GPT-2's only special token
+END_OF_WORD = "</w>"  # what GPT's tokens end in
+
+# What the first two files are called by others.
+OPENAI_GPT2 = {VOCAB: "encoder.json", MERGES: "vocab.bpe"}
+OPENAI_GPT = {VOCAB: "encoder_bpe_40000.json", MERGES: "vocab_40000.bpe"}
+KERASHUB = {VOCAB: "assets/tokenizer/vocabulary.json", MERGES: "assets/tokenizer/merges.txt"}
+
 FILES = (VOCAB, MERGES, TOKENIZER, *SETTINGS)
 
 # Regular expressions of GPT-2's tokenizer, and of those of BERT's kind; another one may never come to an end.
@@ -70,8 +77,7 @@ def bpe_files(files: Mapping[str, bytes]) -> dict[str, bytes]:
     model = json.loads(files.get(TOKENIZER, b"{}")).get("model", {})
     if "vocab" not in model or "merges" not in model:
         return {}
-    lines = [HEADER, *(pair if isinstance(pair, str) else " ".join(pair) for pair in model["merges"]), ""]
-    return {VOCAB: json.dumps(model["vocab"], ensure_ascii=False).encode(), MERGES: "\n".join(lines).encode()}
+    return {VOCAB: json.dumps(model["vocab"], ensure_ascii=False).encode(), MERGES: merge_text(model["merges"])}
 
 
 def all_ids(files: Mapping[str, bytes]) -> dict[str, int]:
@@ -217,6 +223,12 @@ def _pair_fault(pair: Any, ids: Mapping[str, int], prefix: str = "") -> str | No
         return None
     unknown = next(token for token in (first, second, merged) if token not in ids)
     return f"{shown(unknown)} is not in the vocabulary"
+
+
+def merge_text(merges: Iterable[Any]) -> bytes:
+    """Returns the content of merges.txt; a merge is a pair, or a text with a space in it."""
+    lines = [HEADER, *(pair if isinstance(pair, str) else " ".join(map(str, pair)) for pair in merges), ""]
+    return "\n".join(lines).encode(errors="surrogatepass")
 
 
 def merge_pairs(text: str) -> list[tuple[str, str]]:

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no name that a test makes up is ever asked for
@@ -27,6 +28,24 @@ pytest.register_assert_rewrite("tests.training")
 
 from gptzoo._extras import FRAMEWORKS, missing  # noqa: E402
 from tests.matrix import TESTED  # noqa: E402
+
+if TYPE_CHECKING:
+    from tests.hub_server import Client, Hub
+
+
+@pytest.fixture
+def hub() -> Iterator[Hub]:
+    from tests.hub_server import serving
+
+    with serving() as server:
+        yield server
+
+
+@pytest.fixture
+def client(hub: Hub, tmp_path: Path) -> Client:
+    from tests.hub_server import client_of
+
+    return client_of(hub, tmp_path)
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -25,6 +25,7 @@ from urllib.parse import unquote, urlsplit
 ROOT = Path(__file__).parents[1]
 LARGE = re.compile(r".*\.(safetensors|bin|h5|msgpack|ot|onnx|tflite)")
 TOKEN = "hf_theRightOne"
+NAME = "someone/tiny-gpt2"
 
 
 @dataclass(frozen=True)

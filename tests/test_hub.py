@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
 
@@ -15,24 +14,12 @@ from gptzoo.checkpoint import open_checkpoint
 from gptzoo.errors import CheckpointError, InputError
 from gptzoo.hub import BUNDLED, OBSOLETE, HubOptions, is_hub_id, resolve, take_options
 from tests.checkpoints import contents
-from tests.hub_server import TOKEN, Client, Hub, Refused, client_of, git_hash, serving, sha256
+from tests.hub_server import NAME, TOKEN, Client, Hub, Refused, git_hash, sha256
 from tests.runs import store_small
 
-NAME = "someone/tiny-gpt2"
 TOKENIZER = {"vocab.json": b"{ }", "merges.txt": b"#version: 0.2\n", "tokenizer_config.json": b"{  }"}
 OTHERS = {"README.md": b"# tiny", "rust_model.ot": b"rust", "onnx/model.onnx": b"onnx", "64.tflite": b"lite"}
 MODEL = ["config.json", "generation_config.json", "model.safetensors"]
-
-
-@pytest.fixture
-def hub() -> Iterator[Hub]:
-    with serving() as server:
-        yield server
-
-
-@pytest.fixture
-def client(hub: Hub, tmp_path: Path) -> Client:
-    return client_of(hub, tmp_path)
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,6 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,23 +15,11 @@ from gptzoo.checkpoint import open_checkpoint
 from gptzoo.errors import CheckpointError
 from gptzoo.hub import HubOptions, resolve
 from tests.checkpoints import contents
-from tests.hub_server import Client, Fault, Hub, Refused, client_of, git_hash, serving, sha256
+from tests.hub_server import NAME, Client, Fault, Hub, Refused, git_hash, sha256
 from tests.runs import store_small
 
-NAME = "someone/tiny-gpt2"
 WEIGHTS = "model.safetensors"
 NOWHERE = f"CheckpointError: '{NAME}': no such file or directory, no bundled model (gptzoo/shakespeare), and "
-
-
-@pytest.fixture
-def hub() -> Iterator[Hub]:
-    with serving() as server:
-        yield server
-
-
-@pytest.fixture
-def client(hub: Hub, tmp_path: Path) -> Client:
-    return client_of(hub, tmp_path)
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,24 +11,12 @@ from gptzoo.hub import resolve
 from gptzoo_conversion import convert, open_foreign
 from tests.checkpoints import contents
 from tests.conversion import assert_same_bits, numbers
-from tests.hub_server import TOKEN, Client, Hub, client_of, serving
+from tests.hub_server import NAME, TOKEN, Client, Hub
 from tests.matrix import TESTED
 from tests.runs import store_small
 
-NAME = "someone/tiny-gpt2"
 BUNDLED = resolve("gptzoo/shakespeare")
 OLD_NAMES = {"torch": "AutoModelForCausalLM", "keras": "TFGPT2LMHeadModel", "flax": "FlaxGPT2LMHeadModel"}
-
-
-@pytest.fixture
-def hub() -> Iterator[Hub]:
-    with serving() as server:
-        yield server
-
-
-@pytest.fixture
-def client(hub: Hub, tmp_path: Path) -> Client:
-    return client_of(hub, tmp_path)
 
 
 @pytest.fixture(scope="module")

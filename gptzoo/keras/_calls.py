@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import sys
+import warnings
 from collections.abc import Mapping
 from contextlib import suppress
 from contextvars import ContextVar
@@ -190,6 +191,13 @@ def name_labels(head: str, y: Any) -> dict[str, Any]:
         return dict(y)
     names = [*LABELS[head]] or ["last_hidden_state"]
     return dict(zip(names, y if isinstance(y, list | tuple) else [y], strict=False))
+
+
+def to_array(x: Tensor) -> np.ndarray:
+    """Copies a tensor or a variable to NumPy, bfloat16 included."""
+    with warnings.catch_warnings(action="ignore", category=DeprecationWarning):  # of how Keras calls NumPy
+        array: np.ndarray = ops.convert_to_numpy(x)
+    return array
 
 
 def to_tensor(x: Any, name: str = "") -> Tensor:

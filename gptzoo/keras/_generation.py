@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
 import keras
-import numpy as np
 from keras import ops
 
 from gptzoo.generation import Arguments, plan, take_prompt
-from gptzoo.keras._calls import to_tensor
+from gptzoo.keras._calls import to_array, to_tensor
 from gptzoo.keras._layers import ARRAYS, Tensor
 
 
@@ -102,7 +100,7 @@ class GenerationMixin:
             if todo.sampler is None:
                 token = ops.argmax(logits, axis=-1)  # (B,)
             else:
-                token = ops.convert_to_tensor(todo.sampler.choose(to_numpy(logits), step))
+                token = ops.convert_to_tensor(todo.sampler.choose(to_array(logits), step))
             token = ops.cast(ops.where(ended, todo.pad, token), input_ids.dtype)
             ended = ended | ops.isin(token, ops.convert_to_tensor(todo.ends, dtype=token.dtype))
             tokens = token[:, None]
@@ -110,9 +108,3 @@ class GenerationMixin:
             if ops.all(ended):
                 break
         return input_ids
-
-
-def to_numpy(logits: Tensor) -> np.ndarray:
-    with warnings.catch_warnings(action="ignore", category=DeprecationWarning):  # of how Keras calls NumPy
-        array: np.ndarray = ops.convert_to_numpy(logits)
-    return array

@@ -28,7 +28,7 @@ from gptzoo.errors import ConfigError, InputError
 from gptzoo.heads import class_name
 from gptzoo.hub import take_options
 from gptzoo.keras._attention import require_flash
-from gptzoo.keras._calls import KerasModel
+from gptzoo.keras._calls import KerasModel, to_array
 from gptzoo.keras._generation import GenerationMixin
 from gptzoo.keras._layers import Tensor
 from gptzoo.keras._surgery import SurgeryMixin
@@ -270,10 +270,3 @@ def new_variable(layer: keras.Layer, old: keras.Variable, value: np.ndarray) -> 
         new = layer.add_weight(shape=value.shape, initializer="zeros", trainable=old.trainable, name=old.name)
     new.assign(value)
     return new
-
-
-def to_array(variable: keras.Variable) -> np.ndarray:
-    """Copies a variable to NumPy, bfloat16 included."""
-    with warnings.catch_warnings(action="ignore", category=DeprecationWarning):  # of how Keras calls NumPy
-        array: np.ndarray = ops.convert_to_numpy(variable)
-    return array

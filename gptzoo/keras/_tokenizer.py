@@ -7,8 +7,9 @@ from typing import Any
 import keras
 
 from gptzoo._settings import FLAG, short
+from gptzoo._vocabulary import END_OF_WORD
 from gptzoo.errors import InputError
-from gptzoo.keras._tokenizer_bert import END_OF_WORD, normalized, preparation, symbols
+from gptzoo.keras._tokenizer_bert import normalized, preparation, symbols
 from gptzoo.keras._tokenizer_layer import OPTIONS, TextLayer
 from gptzoo.keras._tokenizer_tables import character_classes
 

@@ -11,7 +11,6 @@ import numpy as np
 
 from gptzoo.keras._tokenizer_tables import Ranges, all_text
 
-END_OF_WORD = "</w>"
 WORD, BLANK, MARK = range(3)  # kinds of characters: a mark is a word of its own
 ABOVE = np.iinfo(np.int32).max  # a key above all code points, which ends a search
 BETWEEN = "\u16a0"  # a rune, which nothing changes and nothing else becomes

@@ -6,7 +6,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from gptzoo._devices import devices, find_device
+from gptzoo._devices import device_of_map, devices, find_device
 from gptzoo._extras import FRAMEWORKS, missing
 from gptzoo._runners import Runner, import_framework, placing, runner_of
 from gptzoo._settings import short
@@ -87,9 +87,7 @@ def pipeline(
     hub = {name: options.pop(name) for name in names & options.keys()}
     dtype = torch_dtype if dtype is None else dtype
     if device_map is not None:
-        if device is not None:
-            raise InputError("device_map: given, expected without device")
-        device = None if device_map == "auto" else device_map
+        device = device_of_map(device, device_map)
     model = DEFAULT_MODELS.get(cls.task) if model is None else model
     if model is None:
         raise InputError(f"model: none given, expected one: there is no default for {cls.task}")

@@ -11,9 +11,9 @@ import numpy as np
 from gptzoo._settings import Rule, one_of, setting, short, whole
 from gptzoo.errors import InputError
 from gptzoo.pipelines._base import FLAG, Item, Options, Pipeline, at_least, or_none, softmax
+from gptzoo.tokenization._arguments import PADDINGS
 
 COUNT = or_none(at_least(1))
-PADDINGS = ("longest", "max_length", "do_not_pad")
 PADDING = Rule(
     f"True, False, or one of {', '.join(PADDINGS)}",
     lambda value: isinstance(value, bool) or (isinstance(value, str) and value in PADDINGS),

@@ -5,14 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from gptzoo import limits
-from gptzoo._json import read_json_object
 from gptzoo._tensors import shown
-from gptzoo.config import CONFIG_FILE, CONFIGS
-from gptzoo.errors import CheckpointError, GPTZooError, InputError
+from gptzoo._vocabulary import CONFIG, END_OF_WORD
+from gptzoo.config import CONFIGS
+from gptzoo.errors import CheckpointError, InputError
 from gptzoo.tokenization._base import PreTrainedTokenizer, read_pretrained
-from gptzoo.tokenization._files import SETTINGS, Stored
-from gptzoo.tokenization._gpt import END_OF_WORD, OpenAIGPTTokenizer, OpenAIGPTTokenizerFast
+from gptzoo.tokenization._files import Stored
+from gptzoo.tokenization._gpt import OpenAIGPTTokenizer, OpenAIGPTTokenizerFast
 from gptzoo.tokenization._gpt2 import GPT2Tokenizer
 
 # model_type -> the tokenizer whose tokens can be traced back to the text, and the one as it was first written.
@@ -64,19 +63,9 @@ def _family(stored: Stored) -> str:
             return family
     if name not in (None, *ANY_CLASS):  # such as RoBERTa's, which has GPT-2's files, and puts other tokens around texts
         known = " or ".join(classes[1].__name__ for classes in FAMILIES.values())
-        raise CheckpointError(f"{stored.place}: {SETTINGS}: tokenizer_class: {shown(name)}, expected {known}")
-    kind = _model_type(Path(stored.place))
+        raise CheckpointError(f"{stored.place}: {CONFIG}: tokenizer_class: {shown(name)}, expected {known}")
+    kind = stored.config.get("model_type")
     if kind in CONFIGS:
         return kind
     ends_words = any(token.endswith(END_OF_WORD) for token in stored.vocab)
     return "openai-gpt" if ends_words else "gpt2"
-
-
-def _model_type(directory: Path) -> Any:
-    path = directory / CONFIG_FILE
-    if not path.exists():
-        return None
-    try:
-        return read_json_object(path, CheckpointError, limits.MAX_CONFIG_BYTES).get("model_type")
-    except GPTZooError:
-        return None

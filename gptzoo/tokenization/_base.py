@@ -11,7 +11,7 @@ from tokenizers import AddedToken, Tokenizer
 
 from gptzoo._settings import Rule, is_number, one_of, short, unknown_argument
 from gptzoo._tensors import shown
-from gptzoo._vocabulary import ADDED, MERGES, TOKENIZER, VOCAB, is_text
+from gptzoo._vocabulary import ADDED, CONFIG, MERGES, SPECIAL, TOKENIZER, VOCAB, is_text, merge_text
 from gptzoo.errors import CheckpointError, InputError
 from gptzoo.hub import resolve, take_options
 from gptzoo.tokenization._arguments import NO_LIMIT, SIDES, require_tokens
@@ -19,25 +19,22 @@ from gptzoo.tokenization._calls import EncodingMixin
 from gptzoo.tokenization._encoding import as_lists
 from gptzoo.tokenization._files import (
     FLAGS,
-    SETTINGS,
-    SPECIAL,
     Stored,
     added_token,
     json_bytes,
-    merge_text,
     read_pair,
     read_tokenizer,
     write_tokenizer,
 )
-from gptzoo.tokenization._special import EXTRA, ROLES
+from gptzoo.tokenization._special import EXTRA, ROLES, tell
 
 # What English looks better without, after a tokenizer that puts spaces between all tokens.
 _CLEANED = {" .": ".", " ?": "?", " !": "!", " ,": ",", " ' ": "'", " n't": "n't", " 'm": "'m", " 's": "'s",
             " 've": "'ve", " 're": "'re"}  # fmt: skip
 
 # Arguments of `from_pretrained` in other libraries that change nothing here.
-_HARMLESS = ("use_fast", "trust_remote_code", "legacy", "_from_auto", "_commit_hash", "tokenizer_type", "backend",
-             "resume_download", "proxies", "mirror", "config", "clean_up_tokenization_spaces", "verbose")  # fmt: skip
+_HARMLESS = ("use_fast", "trust_remote_code", "legacy", "_from_auto", "tokenizer_type", "backend",
+             "config", "clean_up_tokenization_spaces", "verbose")  # fmt: skip
 
 
 def _is_token(value: Any) -> bool:
@@ -162,7 +159,7 @@ class PreTrainedTokenizer(EncodingMixin):
         try:
             cls._require_settings(known)
         except InputError as problem:
-            raise CheckpointError(f"{stored.place}: {SETTINGS}: {problem}") from None
+            raise CheckpointError(f"{stored.place}: {CONFIG}: {problem}") from None
         tokenizer = cls.__new__(cls)
         tokenizer._build(stored, {**known, **given})
         tokenizer.name_or_path = name
@@ -198,7 +195,7 @@ class PreTrainedTokenizer(EncodingMixin):
         }
         if outside:
             contents[ADDED] = json_bytes(outside)
-        contents[SETTINGS] = json_bytes(self._written_settings())
+        contents[CONFIG] = json_bytes(self._written_settings())
         return write_tokenizer(save_directory, filename_prefix or "", contents)
 
     def save_vocabulary(self, save_directory: str | Path, filename_prefix: str | None = None) -> tuple[str, ...]:
@@ -314,7 +311,7 @@ class PreTrainedTokenizer(EncodingMixin):
     def _finished(self, prefixed: bool, plain: bool) -> Tokenizer:
         backend = self._bare(prefixed)
         for token in self.added_tokens_decoder.values():
-            (backend.add_special_tokens if token.special else backend.add_tokens)([token])
+            tell(backend, token)
         backend.encode_special_tokens = plain
         return backend
 
@@ -337,7 +334,7 @@ def read_pretrained(path: str | Path, settings: Mapping[str, Any]) -> tuple[Stor
     Returns:
         What they say, and the settings without those that say where they are.
     """
-    options, given = take_options(dict(settings))
+    options, given = take_options(settings)
     directory = resolve(path, "tokenizer", options)
     if not directory.is_dir():
         expected = f"a directory with {VOCAB} and {MERGES}, or {TOKENIZER}"

@@ -20,8 +20,12 @@ from gptzoo._shards import PLAIN_NAME
 from gptzoo._tensors import shown
 from gptzoo._vocabulary import (
     ADDED,
-    HEADER,
+    CONFIG,
+    KERASHUB,
     MERGES,
+    OPENAI_GPT,
+    OPENAI_GPT2,
+    SPECIAL,
     TOKENIZER,
     VOCAB,
     file_faults,
@@ -29,23 +33,17 @@ from gptzoo._vocabulary import (
     is_text,
     merge_faults,
     merge_pairs,
+    merge_text,
     read_file,
     read_vocabulary,
 )
 from gptzoo.config import CONFIG_FILE
 from gptzoo.errors import CheckpointError, GPTZooError, InputError
 
-SETTINGS, SPECIAL = "tokenizer_config.json", "special_tokens_map.json"
-WRITTEN = (VOCAB, MERGES, TOKENIZER, SETTINGS, SPECIAL, ADDED)
+WRITTEN = (VOCAB, MERGES, TOKENIZER, CONFIG, SPECIAL, ADDED)
 
 # Where the two files of a byte pair encoding lie, by who wrote them: Transformers, OpenAI (GPT-2, GPT), KerasHub.
-PLACES: tuple[dict[str, str], ...] = (
-    {VOCAB: VOCAB, MERGES: MERGES},
-    {VOCAB: "encoder.json", MERGES: "vocab.bpe"},
-    {VOCAB: "encoder_bpe_40000.json", MERGES: "vocab_40000.bpe"},
-    {VOCAB: "assets/tokenizer/vocabulary.json", MERGES: "assets/tokenizer/merges.txt"},
-)
-KERAS_HUB = PLACES[3]
+PLACES = ({VOCAB: VOCAB, MERGES: MERGES}, OPENAI_GPT2, OPENAI_GPT, KERASHUB)
 
 FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
 
@@ -61,6 +59,7 @@ class Stored:
         added: id -> token, of those that are kept whole.
         settings: of tokenizer_config.json and special_tokens_map.json.
         model: of tokenizer.json, all of it; empty if there is none.
+        config: of the config.json beside; empty if there is none that can be read.
     """
 
     place: str
@@ -69,6 +68,7 @@ class Stored:
     added: dict[int, AddedToken] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
     model: dict[str, Any] = field(default_factory=dict)
+    config: dict[str, Any] = field(default_factory=dict)
 
 
 def read_tokenizer(directory: Path) -> Stored:
@@ -84,22 +84,22 @@ def read_tokenizer(directory: Path) -> Stored:
     names = next((names for names in PLACES if all((directory / name).exists() for name in names.values())), PLACES[0])
     # KerasHub's tokenizer.json is another thing; elsewhere that file has the other two in it.
     beside = [TOKENIZER] if (directory / TOKENIZER).exists() else [VOCAB, MERGES]
-    wanted = [VOCAB, MERGES] if names is KERAS_HUB else [*beside, SETTINGS, SPECIAL, ADDED]
+    wanted = [VOCAB, MERGES] if names is KERASHUB else [*beside, CONFIG, SPECIAL, ADDED]
     files = read_vocabulary(directory, wanted, names, {})
     if TOKENIZER not in files and not {VOCAB, MERGES} <= files.keys():
         absent = [name for name in (VOCAB, MERGES) if name not in files]
         raise CheckpointError(f"{directory}: no {' and no '.join(absent)}, and no {TOKENIZER} in their place")
     parsed = {name: json.loads(content) for name, content in files.items() if name != MERGES}
     model = parsed.get(TOKENIZER, {})
-    settings = parsed.get(SPECIAL, {}) | parsed.get(SETTINGS, {})
+    settings = parsed.get(SPECIAL, {}) | parsed.get(CONFIG, {})
     if model:
         vocab, merges = _of_model(model)
     else:
         vocab, merges = parsed[VOCAB], merge_pairs(files[MERGES].decode())
     added = _added(directory, model, settings, parsed.get(ADDED, {}))
-    stored = Stored(str(directory), vocab, merges, added, settings, model)
+    stored = Stored(str(directory), vocab, merges, added, settings, model, _config(directory))
     _fill_holes(stored)
-    settings.setdefault("model_max_length", _positions(directory))
+    settings.setdefault("model_max_length", _positions(stored.config))
     return stored
 
 
@@ -155,12 +155,6 @@ def _of_model(model: Mapping[str, Any]) -> tuple[dict[str, int], list[tuple[str,
     return dict(vocab), [tuple(merge.split(" ") if isinstance(merge, str) else merge) for merge in merges]
 
 
-def merge_text(merges: Any) -> bytes:
-    """Returns the content of merges.txt."""
-    lines = [HEADER, *(pair if isinstance(pair, str) else " ".join(map(str, pair)) for pair in merges), ""]
-    return "\n".join(lines).encode(errors="surrogatepass")
-
-
 def write_tokenizer(save_directory: str | Path, prefix: str, contents: dict[str, bytes]) -> tuple[str, ...]:
     """Writes a tokenizer's files, all or none, and removes those of an earlier one; returns their paths.
 
@@ -212,10 +206,10 @@ def _added(directory: Path, model: Any, settings: Mapping[str, Any], plain: Mapp
         file = directory / ADDED
         found = [(number, AddedToken(token, normalized=False)) for token, number in plain.items()]
     elif isinstance(described, dict):
-        file = directory / SETTINGS
+        file = directory / CONFIG
         found = [*_described(file, described)]
     else:
-        raise CheckpointError(f"{directory / SETTINGS}: added_tokens_decoder: {shown(described)}, expected an object")
+        raise CheckpointError(f"{directory / CONFIG}: added_tokens_decoder: {shown(described)}, expected an object")
     return _without_doubles(file, found)
 
 
@@ -272,14 +266,18 @@ def _fill_holes(stored: Stored) -> None:
         raise CheckpointError(f"{stored.place}: {what}, expected every id from 0 to {max(present, default=0)}")
 
 
-def _positions(directory: Path) -> int | None:
-    """The number of positions that the config beside says; None if it says none, whatever else is wrong with it."""
+def _config(directory: Path) -> dict[str, Any]:
+    """Returns what the config beside says; nothing if there is none, or it is wrong: that is told where it is used."""
     path = directory / CONFIG_FILE
     if not path.exists():
-        return None
+        return {}
     try:
         with naming(path):
-            number: Any = read_json_object(path, CheckpointError, limits.MAX_CONFIG_BYTES).get("n_positions")
+            return read_json_object(path, CheckpointError, limits.MAX_CONFIG_BYTES)
     except GPTZooError:
-        return None
+        return {}
+
+
+def _positions(config: Mapping[str, Any]) -> int | None:
+    number: Any = config.get("n_positions")
     return number if is_int(number) and number > 0 else None

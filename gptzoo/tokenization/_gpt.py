@@ -13,13 +13,14 @@ from tokenizers.normalizers import BertNormalizer
 from tokenizers.pre_tokenizers import BertPreTokenizer
 
 from gptzoo._settings import Rule, one_of, optional
+from gptzoo._vocabulary import END_OF_WORD
 from gptzoo.errors import CheckpointError
 from gptzoo.tokenization._arguments import Call, require_characters
 from gptzoo.tokenization._base import PreTrainedTokenizer, require_parts, stored_pair
 from gptzoo.tokenization._files import Stored, read_tokenizer_file
 from gptzoo.tokenization._preparation import announce, available, require, words
 
-UNKNOWN, END_OF_WORD = "<unk>", "</w>"
+UNKNOWN = "<unk>"
 
 # Preparations by ftfy and spaCy -> their options.
 VARIANTS: dict[str, dict[str, bool]] = {

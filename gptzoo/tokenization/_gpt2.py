@@ -13,7 +13,7 @@ from tokenizers.pre_tokenizers import ByteLevel
 
 from gptzoo._settings import FLAG, Rule
 from gptzoo._tensors import shown
-from gptzoo._vocabulary import END_OF_TEXT, KNOWN_PATTERNS
+from gptzoo._vocabulary import END_OF_TEXT, END_OF_WORD, KNOWN_PATTERNS
 from gptzoo.errors import CheckpointError, InputError
 from gptzoo.tokenization._base import PreTrainedTokenizer, require_parts, stored_pair
 from gptzoo.tokenization._files import Stored, read_tokenizer_file
@@ -101,7 +101,7 @@ class GPT2Tokenizer(PreTrainedTokenizer):
         self.add_bos_token = values["add_bos_token"]
 
     def _require_model(self, stored: Stored) -> None:
-        if any(token.endswith("</w>") and len(token) > 4 for token in stored.vocab):
+        if any(token.endswith(END_OF_WORD) and token != END_OF_WORD for token in stored.vocab):
             raise CheckpointError(
                 f"{stored.place}: a vocabulary of GPT (its tokens end in </w>): use OpenAIGPTTokenizer"
             )

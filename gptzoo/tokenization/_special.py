@@ -159,7 +159,7 @@ class SpecialTokens:
     def _register(self, number: int, token: AddedToken) -> None:
         self._added[number] = token
         for backend in self._backends.values():
-            _tell(backend, token)
+            tell(backend, token)
         self._forget()
 
     def _forget(self) -> None:
@@ -229,7 +229,7 @@ class SpecialTokens:
         return self._tokens[index]
 
 
-def _tell(backend: Tokenizer, token: AddedToken) -> None:
+def tell(backend: Tokenizer, token: AddedToken) -> None:
     (backend.add_special_tokens if token.special else backend.add_tokens)([token])
 
 

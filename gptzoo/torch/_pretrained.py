@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import gptzoo.torch._trees  # noqa: F401  (lets outputs pass through torch.export and torch.func)
 from gptzoo import weights
-from gptzoo._devices import find_device
+from gptzoo._devices import device_of_map, find_device
 from gptzoo.cache import StaticCache, cache_shapes
 from gptzoo.checkpoint import (
     LoadReport,
@@ -268,9 +268,7 @@ def to_device(device: Any, device_map: Any = None) -> torch.device | None:
         InputError: there is none of this name, or both are given.
     """
     if device_map is not None:
-        if device is not None:
-            raise InputError("device_map: given, expected without device")
-        return find_device("torch", None if device_map == "auto" else device_map, "device_map")[1]
+        return find_device("torch", device_of_map(device, device_map), "device_map")[1]
     try:
         return None if device is None else torch.device(device)
     except RuntimeError as problem:

@@ -13,7 +13,7 @@ from gptzoo._files import naming, open_regular
 from gptzoo._json import read_json_object
 from gptzoo._shards import PLAIN_NAME
 from gptzoo._tensors import TensorFile, shown
-from gptzoo._vocabulary import END_OF_TEXT, HEADER, MERGES, VOCAB, all_ids, bpe_files, end_of_text_id
+from gptzoo._vocabulary import END_OF_TEXT, HEADER, KERASHUB, MERGES, VOCAB, all_ids, bpe_files, end_of_text_id
 from gptzoo.config import CONFIG_FILE, GPTConfig
 from gptzoo.errors import CheckpointError
 from gptzoo.weights import parameter_count
@@ -24,7 +24,6 @@ from gptzoo_conversion.layouts.openai_gpt2 import GRANTED
 
 BACKBONE = "GPT2Backbone"
 INDEX = "model.weights.json"
-ASSETS = {VOCAB: "assets/tokenizer/vocabulary.json", MERGES: "assets/tokenizer/merges.txt"}
 HEADER_LINE = f"{HEADER}\n".encode()  # which KerasHub does without
 VERSIONS = {"keras_version": "3.15.1", "keras_hub_version": "0.32.0"}  # those whose layout this is
 
@@ -74,7 +73,7 @@ class KerasHub(Format):
     families = ("gpt2",)
     dtypes = ("float16", "bfloat16", "float32")
     fixed = GRANTED
-    vocabulary_names = ASSETS
+    vocabulary_names = KERASHUB
     vocabulary_files = ()
     writes_config = False
 
@@ -117,8 +116,8 @@ class KerasHub(Format):
         files, ids = bpe_files(target.vocabulary), all_ids(target.vocabulary)
         if files and END_OF_TEXT in ids:  # KerasHub's tokenizer is none without it
             plain = json.loads(files[VOCAB])
-            target.write(ASSETS[VOCAB], files[VOCAB] if plain == ids else json.dumps(ids).encode())
-            target.write(ASSETS[MERGES], files[MERGES].removeprefix(HEADER_LINE))
+            target.write(KERASHUB[VOCAB], files[VOCAB] if plain == ids else json.dumps(ids).encode())
+            target.write(KERASHUB[MERGES], files[MERGES].removeprefix(HEADER_LINE))
             _write_task(target, backbone, dtype)
 
 
@@ -164,7 +163,7 @@ def _shards(index: Path) -> dict[str, TensorFile]:
 
 def _assets(directory: Path) -> dict[str, bytes]:
     files = {}
-    for usual, name in ASSETS.items():
+    for usual, name in KERASHUB.items():
         path = directory / name
         if os.path.lexists(path):
             with naming(path), open_regular(path) as file:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from gptzoo._vocabulary import OPENAI_GPT
 from gptzoo_conversion.cells import LEADING_ONE, cell, column
 from gptzoo_conversion.containers.npy_shards import read_npy_shards, write_npy_shards
 from gptzoo_conversion.format import Format, Source, Target
@@ -12,7 +13,6 @@ from gptzoo_conversion.format import Format, Source, Target
 SHAPES = "params_shapes.json"
 
 FIXED = {"afn": "gelu", "layer_norm_epsilon": 1e-5, "tie_word_embeddings": True}
-VOCABULARY = {"vocab.json": "encoder_bpe_40000.json", "merges.txt": "vocab_40000.bpe"}
 
 # Arrays have numbers for names: positions, tokens, and twelve of each block in the order in which they were made.
 COLUMN = column(
@@ -44,7 +44,7 @@ class Gpt1Npy(Format):
     families = ("openai-gpt",)
     dtypes = ("float16", "float32", "float64")
     fixed = FIXED
-    vocabulary_names = VOCABULARY
+    vocabulary_names = OPENAI_GPT
 
     def matches(self, path: Path, start: bytes) -> bool:
         return start.startswith(b"\x93NUMPY") or path.name == SHAPES

@@ -11,6 +11,7 @@ from typing import Any
 from gptzoo import limits
 from gptzoo._files import open_regular
 from gptzoo._json import read_json_object
+from gptzoo._vocabulary import OPENAI_GPT2
 from gptzoo.errors import CheckpointError
 from gptzoo_conversion.cells import LEADING_ONE, cell, column
 from gptzoo_conversion.containers.tf_bundle import read_state_file, read_tf_bundle, write_tf_bundle
@@ -30,8 +31,6 @@ GRANTED: dict[str, Any] = {
     "scale_attn_by_inverse_layer_idx": False,
     "tie_word_embeddings": True,
 }
-
-VOCABULARY = {"vocab.json": "encoder.json", "merges.txt": "vocab.bpe"}
 
 COLUMN = column(
     {
@@ -70,7 +69,7 @@ class Gpt2Tf1(Format):
     families = ("gpt2",)
     dtypes = ("float16", "bfloat16", "float32", "float64")
     fixed = GRANTED
-    vocabulary_names = VOCABULARY
+    vocabulary_names = OPENAI_GPT2
 
     def matches(self, path: Path, start: bytes) -> bool:
         return path.name == STATE or _has_table(path)
