@@ -21,7 +21,14 @@ if TYPE_CHECKING:  # what type checkers and editors see; `_NAMES` is what runs, 
     from gptzoo.errors import MissingExtraError as MissingExtraError
     from gptzoo.errors import ParityError as ParityError
     from gptzoo.flax._old_names import *  # noqa: F403  (as are those of the next ones: listed in their __all__)
+    from gptzoo.generation import AsyncTextIteratorStreamer as AsyncTextIteratorStreamer
+    from gptzoo.generation import GenerateOutput as GenerateOutput
+    from gptzoo.generation import GenerationConfig as GenerationConfig
+    from gptzoo.generation import TextIteratorStreamer as TextIteratorStreamer
+    from gptzoo.generation import TextStreamer as TextStreamer
+    from gptzoo.generation import astream as astream
     from gptzoo.generation import set_seed as set_seed
+    from gptzoo.generation import stream as stream
     from gptzoo.keras._old_names import *  # noqa: F403
     from gptzoo.outputs import *  # noqa: F403
     from gptzoo.pipelines import pipeline as pipeline
@@ -66,7 +73,16 @@ _NAMES = {
         "MissingExtraError",
         "ParityError",
     ),
-    "gptzoo.generation": ("set_seed",),
+    "gptzoo.generation": (
+        "AsyncTextIteratorStreamer",
+        "GenerateOutput",
+        "GenerationConfig",
+        "TextIteratorStreamer",
+        "TextStreamer",
+        "astream",
+        "set_seed",
+        "stream",
+    ),
     "gptzoo.outputs": (
         "BaseModelOutput",
         "BaseModelOutputWithPastAndCrossAttentions",

@@ -218,6 +218,8 @@ def _collect(snapshot: Snapshot, kind: Kind) -> None:
         config = snapshot.get(CONFIG_FILE)
         if kind in ("model", "whole"):
             _require_family(config)
+    if kind == "generation":
+        snapshot.get(GENERATION)
     if kind in ("tokenizer", "whole"):
         found = [snapshot.get(file) for file in TOKENIZER_FILES if snapshot.has(file)]
         if kind == "tokenizer" and not found:

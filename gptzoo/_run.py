@@ -36,20 +36,20 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--task", required=True, help=", ".join(_PLAIN))
     parser.add_argument("--model", help="a path or name (default for text-generation: the bundled model)")
     parser.add_argument("--framework", help="torch, keras or flax (default: the first that is installed)")
-    parser.add_argument("--device", type=_device, help="cpu, cuda:0, ...; an accelerator's number; -1 for the CPU")
+    parser.add_argument("--device", type=device, help="cpu, cuda:0, ...; an accelerator's number; -1 for the CPU")
     parser.add_argument("--dtype", help="of the weights and the computation (default: as stored)")
     parser.add_argument("--batch-size", type=int, default=1, metavar="N", help="lines answered together (default: 1)")
     parser.add_argument("--json", action="store_true", help="print a line of JSON for each line")
     groups = {tasks: parser.add_argument_group(f"for {', '.join(tasks)}") for tasks, _ in OPTIONS.values()}
     for name, (tasks, settings) in OPTIONS.items():
-        groups[tasks].add_argument(_flag(name), default=None, **settings)
+        groups[tasks].add_argument(flag(name), default=None, **settings)
 
 
-def _flag(name: str) -> str:
+def flag(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
-def _device(text: str) -> str | int:
+def device(text: str) -> str | int:
     return int(text) if text.removeprefix("-").isdecimal() else text
 
 
@@ -68,7 +68,7 @@ def run(args: argparse.Namespace, progress: Callable[[str], None]) -> int:
     pipe = pipeline(task, args.model, **loading, **options)
     if sys.stdin.isatty():
         progress("reading lines from the terminal")
-    write = _write_json if args.json else _PLAIN[task]
+    write = write_json if args.json else _PLAIN[task]
     numbers: deque[int | None] = deque()
     for result in _results(pipe, numbers, question):
         while numbers.popleft() is None:
@@ -83,7 +83,7 @@ def _task_options(args: argparse.Namespace, task: str) -> dict[str, Any]:
     """Returns the options that were given for the task alone."""
     given = {name: value for name in OPTIONS if (value := getattr(args, name)) is not None}
     wrong = {name: tasks for name, (tasks, _) in OPTIONS.items() if name in given and task not in tasks}
-    problems = [f"{_flag(name)}: given, expected only for {', '.join(tasks)}" for name, tasks in wrong.items()]
+    problems = [f"{flag(name)}: given, expected only for {', '.join(tasks)}" for name, tasks in wrong.items()]
     if task == "question-answering" and "question" not in given:
         problems.append("--question: none given, expected one")
     if problems:
@@ -120,7 +120,7 @@ def _decoded(line: bytes, number: int) -> str:
         raise InputError(f"{SOURCE}: line {number}: {found}, expected UTF-8") from None
 
 
-def _write_json(result: Any) -> None:
+def write_json(result: Any) -> None:
     """Prints a line of JSON: the result as the pipeline returns it, null for an empty line."""
     plain = "utf" not in (sys.stdout.encoding or "").lower()
     try:

@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from gptzoo._extras import FRAMEWORKS
 from gptzoo.config import GPTConfig
-from gptzoo.errors import GPTZooError
+from gptzoo.errors import GPTZooError, InputError
 from gptzoo.heads import HEADS, class_name
 
 
@@ -93,6 +94,20 @@ def import_framework(framework: str) -> ModuleType:
         raise
     except ValueError as problem:  # how Keras refuses a backend
         raise GPTZooError(f"gptzoo.{framework}: {problem}") from None
+
+
+def framework_of(model: Any, expected: str = "a model of gptzoo") -> str:
+    """Returns the framework of a model of ours.
+
+    Raises:
+        InputError: it is none, but something else than `expected`.
+    """
+    for base in type(model).__mro__:
+        package, _, rest = base.__module__.partition(".")
+        if package == "gptzoo" and (name := rest.split(".")[0]) in FRAMEWORKS and hasattr(model, "head"):
+            return name
+    kind = f"{type(model).__module__}.{type(model).__qualname__}"
+    raise InputError(f"model: a {kind}, expected {expected}")
 
 
 def runner_of(framework: str, model: Any, device: Any = None) -> Runner:

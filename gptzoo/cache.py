@@ -29,6 +29,12 @@ class StaticCache(NamedTuple):
         return int(self.layers[0][0].shape[2])
 
 
+class OwnedCache(StaticCache):
+    """A static cache that nobody reads any more who gives it to a call: that may write into its arrays."""
+
+    __slots__ = ()
+
+
 def normalise_past(past: Any, n_layer: int, swap: Callable[[Any], Any]) -> Layers | StaticCache | None:
     """Brings any layout of `past_key_values` to a tuple of (key, value) pairs or to a StaticCache.
 

@@ -13,6 +13,7 @@ from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import zip_longest
+from operator import methodcaller
 from pathlib import Path
 from typing import BinaryIO
 
@@ -55,7 +56,9 @@ WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 
 # What a save writes, and what of an earlier save it removes.
-_OURS = re.compile(r"config\.json|model\.safetensors|model\.safetensors\.index\.json|model-\d{5}-of-\d{5}\.safetensors")
+_OURS = re.compile(
+    r"(generation_)?config\.json|model\.safetensors|model\.safetensors\.index\.json|model-\d{5}-of-\d{5}\.safetensors"
+)
 _FOREIGN_FORMATS = ("tf", "flax")  # names in safetensors metadata: of TensorFlow's and Flax's own layouts
 
 Tensors = Mapping[str, "np.ndarray | Callable[[], np.ndarray]"]
@@ -161,6 +164,7 @@ def save_checkpoint(
     tensors: Tensors,
     max_shard_size: int | str = "5GB",
     metadata: Mapping[str, str] | None = None,
+    extra: Mapping[str, bytes] | None = None,
 ) -> None:
     """Writes a checkpoint that Transformers, and the models of all three frameworks here, load as it is.
 
@@ -174,6 +178,7 @@ def save_checkpoint(
             ties may be absent; they are not written.
         max_shard_size: in bytes, or as "200KB" or "5GB", in powers of 1000; a larger tensor is a shard by itself.
         metadata: of the safetensors files, beside "format".
+        extra: further files, by name.
 
     Raises:
         CheckpointError: lists every tensor that does not fit the model; or names the fault of the disk, after which
@@ -200,7 +205,8 @@ def save_checkpoint(
             write_synced(stage / file, partial(_write_shard, part=part, tensors=tensors, metadata=labels))
         if WEIGHTS_FILE not in shards:
             write_synced(stage / INDEX_FILE, lambda out: out.write(index_text(shards)))
-        write_synced(stage / CONFIG_FILE, lambda out: out.write(text))
+        for file, content in {**(extra or {}), CONFIG_FILE: text}.items():
+            write_synced(stage / file, methodcaller("write", content))
 
     save_files(directory, write, _OURS, last=CONFIG_FILE)
 

@@ -1,4 +1,4 @@
-"""The command line: gptzoo demo | run | inspect | parity | convert | verify-certificate.
+"""The command line: gptzoo demo | generate | run | score | inspect | parity | convert | verify-certificate.
 
 Exit code 0: done, and everything agrees. 1: parity failed. 2: bad input, or nothing to run.
 """
@@ -14,7 +14,9 @@ from contextlib import suppress
 from io import TextIOWrapper
 from pathlib import Path
 
+from gptzoo._generate import add_generate_arguments
 from gptzoo._run import add_run_arguments
+from gptzoo._score import add_score_arguments
 from gptzoo.errors import GPTZooError
 from gptzoo.hub import DEFAULT_MODEL
 
@@ -53,9 +55,17 @@ def _parser() -> argparse.ArgumentParser:
     demo = commands.add_parser("demo", help="compare the frameworks on the bundled model, and let each write")
     demo.set_defaults(run=_demo)
 
+    generate = commands.add_parser("generate", help="let a model go on from a prompt")
+    add_generate_arguments(generate)
+    generate.set_defaults(run=_generate)
+
     run = commands.add_parser("run", help="answer each line of standard input by a model")
     add_run_arguments(run)
     run.set_defaults(run=_run)
+
+    score = commands.add_parser("score", help="tell how likely a model finds texts: perplexity, log probabilities")
+    add_score_arguments(score)
+    score.set_defaults(run=_score)
 
     inspect = commands.add_parser("inspect", help="print what a checkpoint holds, from its headers alone")
     inspect.add_argument("checkpoint", help="a directory or file, in any format; or the name of a model")
@@ -107,10 +117,22 @@ def _demo(args: argparse.Namespace) -> int:
     return demo(progress)
 
 
+def _generate(args: argparse.Namespace) -> int:
+    from gptzoo._generate import generate
+
+    return generate(args, progress)
+
+
 def _run(args: argparse.Namespace) -> int:
     from gptzoo._run import run
 
     return run(args, progress)
+
+
+def _score(args: argparse.Namespace) -> int:
+    from gptzoo._score import score
+
+    return score(args, progress)
 
 
 def _inspect(args: argparse.Namespace) -> int:

@@ -17,8 +17,8 @@ from gptzoo.errors import CheckpointError, InputError
 BUNDLED = {"gptzoo/shakespeare": "shakespeare"}
 DEFAULT_MODEL = "gptzoo/shakespeare"
 
-# What is wanted of a model: config.json; that and the tokenizer; that and the weights; all of these.
-Kind = Literal["config", "tokenizer", "model", "whole"]
+# What is wanted of a model: config.json; that and the options of generate, the tokenizer, or the weights; all of these.
+Kind = Literal["config", "generation", "tokenizer", "model", "whole"]
 
 # Arguments of older libraries that change nothing here: a cut download is always resumed, and nobody has mirrors now.
 OBSOLETE = ("resume_download", "mirror", "_commit_hash")

@@ -51,6 +51,34 @@ def test_migration_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert names["params"]["transformer"]["wte"]["weight"].shape == (100, 24)
 
 
+def test_scoring_page_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    """Its example, which holds that the likely text is the likelier one; and its table names all that a score has."""
+    if "torch" not in TESTED:
+        pytest.skip("the page shows torch")
+    text = (ROOT / "docs" / "scoring.md").read_text()
+    (block,) = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(block, names)
+    assert len(capsys.readouterr().out.splitlines()) == names["score"].n_tokens + 1
+    shown = {name for name in dir(names["score"]) if not name.startswith("_")} - {"n_bytes"}
+    assert set(re.findall(r"^\| `([a-z_]+)` \|", text, flags=re.MULTILINE)) == shown
+
+
+def test_generation_page_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    """And what it shows as equal is: streamed text and tokens, guesses and none."""
+    if "torch" not in TESTED:
+        pytest.skip("the page shows torch")
+    text = (ROOT / "docs" / "generation.md").read_text()
+    names: dict[str, Any] = {}
+    exec("\n".join(re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)), names)
+    added = names["tokenizer"].decode(names["told"][0, names["one"].input_ids.shape[1] :])
+    assert "".join(names["pieces"]) == added
+    assert capsys.readouterr().out == added + "\n"
+    assert names["guessed"].tolist() == names["told"].tolist()
+    assert len(names["beams"]) == 4
+    assert all(text == text.lower() for text in names["tokenizer"].batch_decode(names["lower"][:, -12:]))
+
+
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of how Keras calls NumPy
 def test_tokenizers_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if "keras" not in TESTED:
@@ -105,6 +133,9 @@ def test_twins_have_the_same_files_and_classes() -> None:
         "Dropout": "NNX has one of its own that keeps random state, which here a call brings",
         "Static": "NNX hashes what a module holds beside arrays; a config cannot be hashed",
         "Tied": "a shared Param is two weights to JAX, tree functions and gradients",
+        "EagerEngine": "Keras' backend PyTorch compiles nothing",
+        "Program": "what JAX compiles for must be hashed, and NNX's own hash takes long",
+        "Programs": "Keras has no jit: what its backends compile is kept for each model",
         "KerasModel": "Keras alone has packed inputs, symbolic calls and trees of its own",
     }
     seen: dict[str, set[str]] = {}

@@ -13,7 +13,6 @@ import pytest
 
 from gptzoo import reference
 from gptzoo.errors import InputError
-from gptzoo.generation._arguments import OWN, TOP_K
 from gptzoo.generation._others import NEUTRAL, UNUSED
 from gptzoo.reference._generation import sample
 from tests import matrix
@@ -181,12 +180,12 @@ def test_refuses_every_argument_that_is_not_implemented_by_name(framework: str) 
     assert str(caught.value).startswith(f"generate ({len(NEUTRAL)} problems)")
     for name in NEUTRAL:
         assert f"\n  {name}: 7.5, expected " in str(caught.value)
-    with pytest.raises(InputError, match=r"num_beams: 4, expected 1 \(anything else is not implemented yet\)"):
-        runner.generate(ids, num_beams=4)
-    with pytest.raises(InputError, match=r"bad_words_ids: \[\[7\]\], expected None"):
-        runner.generate(ids, bad_words_ids=[[7]])
-    with pytest.raises(InputError, match=r"use_cache: an array, expected False or True \("):
-        runner.generate(ids, use_cache=np.array([1, 0]))
+    with pytest.raises(InputError, match=r"num_beam_groups: 4, expected 1 \(anything else is not implemented yet\)"):
+        runner.generate(ids, num_beam_groups=4)
+    with pytest.raises(InputError, match=r"force_words_ids: \[\[7\]\], expected None"):
+        runner.generate(ids, force_words_ids=[[7]])
+    with pytest.raises(InputError, match=r"disable_compile: an array, expected False or True \("):
+        runner.generate(ids, disable_compile=np.array([1, 0]))
 
 
 @frameworks
@@ -194,16 +193,16 @@ def test_says_what_else_is_meant_and_shows_flags_as_flags(framework: str) -> Non
     _, _, runner = _model("gpt2", framework)
     ids = np.zeros((2, 3), int)
     with pytest.raises(InputError) as caught:
-        runner.generate(ids, token_type_ids=ids, return_dict_in_generate=True, trace=False, min_length=5)
+        runner.generate(ids, token_type_ids=ids, synced_gpus=True, trace=False, penalty_alpha=0.6)
     first, *others = str(caught.value).splitlines()[1:]
     assert first == (
         "  token_type_ids: an array, expected None (not implemented yet in generate; "
         "a tokenizer's return_token_type_ids=False leaves them out)"
     )
     assert [line.removesuffix(" (anything else is not implemented yet)") for line in others] == [
-        "  return_dict_in_generate: True, expected False",
+        "  synced_gpus: True, expected False",
         "  trace: False, expected True",
-        "  min_length: 5, expected 0",
+        "  penalty_alpha: 0.6, expected 0",
     ]
 
 
@@ -265,14 +264,3 @@ def test_refuses_what_has_no_effect_without_drawing(framework: str) -> None:
     assert str(caught.value).startswith("generate (4 problems)")
     for shown in ("temperature: 0.7", "top_k: 5", "top_p: 0.9", "num_return_sequences: 2"):
         assert f"{shown}, expected " in str(caught.value)
-
-
-def test_every_argument_of_transformers_is_known() -> None:
-    """And what it takes for granted asks for nothing here; but for top_k, which is the same."""
-    generation = pytest.importorskip("transformers").GenerationConfig
-    own = set(OWN)
-    theirs = {name for name in vars(generation()) if not name.startswith("_")} - {"transformers_version"}
-    assert theirs <= own | set(NEUTRAL) | UNUSED
-    for name, value in generation._get_default_generation_params().items():
-        assert name in own | UNUSED or value is None or value in NEUTRAL[name], name
-    assert generation._get_default_generation_params()["top_k"] == TOP_K

@@ -38,6 +38,7 @@ def offline(client: Client) -> Client:
     ("kind", "wanted"),
     [
         ("config", ["config.json"]),
+        ("generation", ["config.json", "generation_config.json"]),
         ("tokenizer", ["config.json", *TOKENIZER]),
         ("model", MODEL),
         ("whole", [*MODEL, *TOKENIZER]),

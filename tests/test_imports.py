@@ -31,6 +31,7 @@ CORE = (
     "hub",
     "errors",
     "reference",
+    "scoring",
     "pipelines",
     "cli",
 )
@@ -119,10 +120,10 @@ def test_imports_point_one_way() -> None:
     ]
     layers += [
         "checkpoint _load inspect",
-        "generation _auto",
+        "generation scoring _auto",
         "reference torch keras flax",
         "parity pipelines",
-        "_demo _run",
+        "_demo _run _score _generate",
         "cli",
     ]
     rank = {module: i for i, layer in enumerate(layers) for module in layer.split()}

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from gptzoo.generation import GenerationConfig
 from tests.matrix import TESTED
 from tests.pipelines import ASKED, assert_same, ours, theirs
 
@@ -87,3 +88,19 @@ def test_an_empty_text_begins_with_the_first_token() -> None:
     (found,) = pipe("", max_new_tokens=4, return_tensors=True)
     assert found["generated_token_ids"][0] == pipe.tokenizer.bos_token_id
     assert pipe("", max_new_tokens=4)[0]["generated_text"] == pipe.tokenizer.decode(found["generated_token_ids"][1:])
+
+
+def test_options_of_generate_reach_the_model() -> None:
+    """Beams, stop strings (with the pipeline's own tokenizer) and a config that says what ends a text."""
+    pipe = ours(TESTED[0], "text-generation")
+    beams = pipe("King", max_new_tokens=6, num_beams=3, num_return_sequences=2)
+    assert len({one["generated_text"] for one in beams}) == 2
+    text = pipe("King", max_new_tokens=6, return_full_text=False)[0]["generated_text"]
+    stop = text[2:4]
+    stopped = pipe("King", max_new_tokens=6, return_full_text=False, stop_strings=stop)[0]["generated_text"]
+    assert stop in stopped
+    assert text.startswith(stopped)
+    assert len(stopped) < len(text)
+    end = pipe("King", max_new_tokens=3, return_tensors=True)[0]["generated_token_ids"][-1]
+    ending = pipe("King", max_new_tokens=6, return_tensors=True, generation_config=GenerationConfig(eos_token_id=end))
+    assert ending[0]["generated_token_ids"][-1] == end

@@ -23,7 +23,7 @@ def test_unknown_options_of_generation_are_named_when_the_pipeline_is_made(name:
 
 
 def test_arguments_of_transformers_that_ask_for_nothing_are_taken() -> None:
-    options = {"trust_remote_code": False, "use_fast": True, "feature_extractor": None, "num_beams": 1}
+    options = {"trust_remote_code": False, "use_fast": True, "feature_extractor": None, "guidance_scale": 1}
     pipe = pipeline("text-generation", framework=FIRST, **options, max_new_tokens=1)
     assert pipe("King")[0]["generated_text"].startswith("King")
     problem = refusal(pipeline, "text-generation", trust_remote_code=True, use_fast="no", pipeline_class=dict)
@@ -37,7 +37,7 @@ def test_arguments_of_transformers_that_ask_for_nothing_are_taken() -> None:
     assert "stop_sequence: '.', expected None" in refusal(
         pipeline, "text-generation", framework=FIRST, stop_sequence="."
     )
-    assert "num_beams: 4, expected 1" in refusal(pipeline, "text-generation", framework=FIRST, num_beams=4)
+    assert "guidance_scale: 4, expected 1" in refusal(pipeline, "text-generation", framework=FIRST, guidance_scale=4)
 
 
 def test_question_and_context_may_come_in_order() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,10 +14,15 @@ import pytest
 from gptzoo import reference
 from gptzoo.checkpoint import open_checkpoint, plan_load
 from gptzoo.errors import GPTZooError, InputError
-from gptzoo.generation import Sampler, _seed, noise, set_seed
+from gptzoo.generation import _seed, noise, set_seed
+from gptzoo.generation._namespace import Namespace
+from gptzoo.generation._processors import TABLE, Tokens, active, process
+from gptzoo.generation._sampling import draw
 from gptzoo.hub import DEFAULT_MODEL
 from gptzoo.parity import load_runner
-from gptzoo.reference._generation import draw, philox, sample, uniform
+from gptzoo.reference._generation import draw as draw_of_reference
+from gptzoo.reference._generation import philox, sample, uniform
+from gptzoo.reference._processors import process as process_of_reference
 from tests import matrix
 from tests.matrix import TESTED
 
@@ -36,8 +42,23 @@ settings = pytest.mark.parametrize("setting", SETTINGS)
 LEFT = np.array([[0, 0, 0, 1, 1, 1], [0, 1, 1, 1, 1, 1], [1, 1, 1, 1, 1, 1]])
 
 
-def sampler(setting: str, rows: int = 1, steps: int = 1, seed: int = 0) -> Sampler:
-    return Sampler(*SETTINGS[setting], noise([(seed, row) for row in range(rows)], steps))
+def named(setting: str) -> dict[str, Any]:
+    return dict(zip(("temperature", "top_k", "top_p"), SETTINGS[setting], strict=True))
+
+
+def warped(logits: Any, **options: Any) -> np.ndarray:
+    """Returns what rows of logits (R, V) are drawn by."""
+    logits = np.asarray(logits, np.float64)
+    asked = SimpleNamespace(**(dict.fromkeys(TABLE) | {"do_sample": True} | options))
+    static, values = active(asked, [], logits.shape[-1], 1)
+    tokens = np.zeros((len(logits), 1), int)
+    found: np.ndarray = process(Namespace(), static, values, Tokens(tokens, tokens == 0, 1, 1), logits)
+    return found
+
+
+def kept(logits: Any, **options: Any) -> list[int]:
+    """Returns the ids that can be drawn from a row of logits (V,)."""
+    return np.flatnonzero(np.isfinite(warped([logits], **options)[0])).tolist()
 
 
 def some_logits(rows: int, size: int = 50) -> np.ndarray:
@@ -108,31 +129,29 @@ def test_distribution_is_that_of_transformers(setting: str) -> None:
         for warper in warpers:
             scores = warper(None, scores)
         wanted = scores.softmax(-1)[0].numpy()
-        ids, weights = sampler(setting).kept(row.astype(np.float64))
-        assert np.array_equal(ids, np.flatnonzero(wanted))
-        assert np.allclose(weights / weights.sum(), wanted[ids], rtol=1e-12)
+        weights = np.exp(warped([row], **named(setting))[0])
+        assert np.array_equal(np.flatnonzero(weights), np.flatnonzero(wanted))
+        assert np.allclose(weights / weights.sum(), wanted, rtol=1e-12)
 
 
 def test_ties_with_the_last_of_top_k_stay() -> None:
-    ids, _ = Sampler(1.0, 2, 1.0, noise([(0, 0)], 1)).kept(np.array([1.0, 3.0, 2.0, 2.0, 0.0]))
-    assert ids.tolist() == [1, 2, 3]
+    assert kept([1.0, 3.0, 2.0, 2.0, 0.0], top_k=2) == [1, 2, 3]
 
 
 def test_ties_at_the_end_of_top_p_go_to_lower_ids() -> None:
     logits = np.arange(512) % 8.0  # not few tokens, nor all equal: any sort leaves those in order
     probability = np.exp(7.0) / np.exp(logits).sum()
-    ids, _ = Sampler(1.0, None, 30.5 * probability, noise([(0, 0)], 1)).kept(logits)
-    assert ids.tolist() == [8 * n + 7 for n in range(31)]
-    ids, _ = Sampler(1.0, None, 0.5, noise([(0, 0)], 1)).kept(np.array([0.0, 9.0, 0.0, 9.0]))
-    assert ids.tolist() == [1, 3]
+    assert kept(logits, top_p=30.5 * probability) == [8 * n + 7 for n in range(31)]
+    assert kept(logits, top_k=5, top_p=30.5 / 64) == [8 * n + 7 for n in range(31)]  # of 64 that are equal
+    assert kept([0.0, 9.0, 0.0, 9.0], top_p=0.5) == [1, 3]
 
 
 def test_top_p_is_of_what_top_k_left() -> None:
     """Of the two most likely, 0.4 and 0.3, the first has 0.57 of what they have together."""
     logits = np.log([0.3, 0.4, 0.2, 0.1])
-    assert Sampler(1.0, 2, 0.5, noise([(0, 0)], 1)).kept(logits)[0].tolist() == [1]
-    assert Sampler(1.0, 2, 0.6, noise([(0, 0)], 1)).kept(logits)[0].tolist() == [0, 1]
-    assert Sampler(1.0, None, 0.5, noise([(0, 0)], 1)).kept(logits)[0].tolist() == [0, 1]
+    assert kept(logits, top_k=2, top_p=0.5) == [1]
+    assert kept(logits, top_k=2, top_p=0.6) == [0, 1]
+    assert kept(logits, top_p=0.5) == [0, 1]
 
 
 @pytest.mark.parametrize("choose", ["gptzoo", "reference"])
@@ -140,45 +159,41 @@ def test_the_token_at_which_the_weights_exceed_u(choose: str) -> None:
     logits = np.array([-np.inf, 0, np.log(2), -np.inf, 0, -np.inf])  # 0.25, 0.5, 0.25
     for u, token in ((0, 1), (0.2499, 1), (0.25, 2), (0.7499, 2), (0.75, 4), (1 - 2**-53, 4)):
         if choose == "gptzoo":
-            found = Sampler(1.0, None, 1.0, np.array([[u]])).choose(logits[None], 0).item()
+            found = draw(Namespace(), logits[None], np.array([u])).item()
         else:
-            found = draw(logits, u, 1.0, None, 1.0)
+            found = draw_of_reference(logits.tolist(), u)
         assert found == token
 
 
 @settings
 def test_frequencies_are_the_probabilities(setting: str) -> None:
     """16000 tokens of 4000 rows, all drawn from the same logits."""
-    logits, draws = some_logits(1, 12), sampler(setting, 4000, 4)
-    ids, weights = draws.kept(logits[0].astype(np.float64))
-    drawn = np.concatenate([draws.choose(np.repeat(logits, 4000, axis=0), step) for step in range(4)])
+    scores, numbers = warped(some_logits(1, 12), **named(setting)), noise([(0, row) for row in range(4000)], 4)
+    weights = np.exp(scores[0])
+    ids = np.flatnonzero(weights)
+    drawn = np.concatenate([draw(Namespace(), np.repeat(scores, 4000, axis=0), u) for u in numbers.T])
     assert set(drawn.tolist()) <= set(ids.tolist())
     if len(ids) > 1:
-        assert _chi_square(np.bincount(drawn, minlength=12)[ids], weights / weights.sum()) < 1
+        assert _chi_square(np.bincount(drawn, minlength=12)[ids], weights[ids] / weights.sum()) < 1
 
 
 @settings
 def test_draws_are_the_references(setting: str) -> None:
     """Of the same logits, by a text that shares none of its lines."""
-    logits, draws = some_logits(300), sampler(setting, 300, 2)
+    logits = some_logits(300)
     logits[::2] = logits[::2].round()  # with ties
-    wanted = [draw(row, uniform((0, i), 1), *SETTINGS[setting]) for i, row in enumerate(logits.astype(np.float64))]
-    assert draws.choose(logits, 1).tolist() == wanted
+    numbers = noise([(0, row) for row in range(300)], 2)[:, 1]
+    scores = [process_of_reference(row, [0], named(setting), 1, 1, []) for row in logits.astype(np.float64).tolist()]
+    wanted = [draw_of_reference(row, uniform((0, i), 1)) for i, row in enumerate(scores)]
+    assert draw(Namespace(), warped(logits, **named(setting)), numbers).tolist() == wanted
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
 def test_the_smallest_temperature_draws_the_most_likely(dtype: Any) -> None:
     logits = some_logits(20).astype(dtype)
-    found = Sampler(5e-324, None, 0.9, noise([(0, row) for row in range(20)], 1)).choose(logits, 0)
-    assert np.array_equal(found, logits.argmax(-1))
-
-
-@pytest.mark.parametrize("wrong", ["nan", "inf", "all -inf"])
-def test_logits_that_are_no_numbers_are_an_error(wrong: str) -> None:
-    logits = some_logits(3)
-    logits[1, slice(None) if wrong == "all -inf" else 4] = float(wrong.removeprefix("all "))
-    with pytest.raises(GPTZooError, match="at new token 1, expected finite"):
-        sampler("plain", 3).choose(logits, 0)
+    with np.errstate(over="ignore"):
+        scores = warped(logits, temperature=5e-324, top_p=0.9)
+    assert np.array_equal(draw(Namespace(), scores, noise([(0, row) for row in range(20)], 1)[:, 0]), logits.argmax(-1))
 
 
 # Models

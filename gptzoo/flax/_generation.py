@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from copy import copy
 from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax import Array
 
 from gptzoo.cache import StaticCache
+from gptzoo.config import GPTConfig
 from gptzoo.flax._layers import ARRAYS
+from gptzoo.flax._namespace import Namespace
 from gptzoo.flax._nnx import Static, functional
-from gptzoo.generation import Arguments, plan, take_prompt
+from gptzoo.generation import GenerateOutput, GenerationConfig, _engine, _search, generate
+from gptzoo.generation._engine import Values
+from gptzoo.generation._search import Search, State, Step
+
+XP = Namespace()
 
 
 class GenerationMixin:
@@ -25,101 +31,156 @@ class GenerationMixin:
     def generate(
         self: Any,
         input_ids: Array | None = None,
-        max_new_tokens: int | None = None,
-        attention_mask: Array | None = None,
-        eos_token_id: int | list[int] | None = None,
-        pad_token_id: int | None = None,
+        generation_config: GenerationConfig | None = None,
         *,
-        max_length: int | None = None,
-        do_sample: bool | None = False,
-        temperature: float | None = 1.0,
-        top_k: int | None = 50,
-        top_p: float | None = 1.0,
-        num_return_sequences: int | None = 1,
-        seed: int | Sequence[int] | None = None,
+        attention_mask: Array | None = None,
+        logits_processor: Sequence[Callable[[Array, Array], Array]] = (),
+        stopping_criteria: Sequence[Callable[[Array, Array], Any]] = (),
+        streamer: Any = None,
+        assistant_model: Any = None,
+        tokenizer: Any = None,
         params: Any = None,
-        **others: Any,
-    ) -> Array:
-        """Completes each row by one token after the other: the most likely one, or one drawn by chance.
+        **options: Any,
+    ) -> Array | GenerateOutput:
+        """Completes each row by one token after the other.
 
-        The same seed draws the same tokens in PyTorch, Keras and Flax: see `gptzoo.generation.Sampler`.
+        The same call gives the same tokens in PyTorch, Keras and Flax, also drawn ones for the same seed; see
+        `gptzoo.generation.draw`. A call is one compiled program for the prompt and one for all new tokens; these serve
+        later calls of other lengths too, up to the next power of two.
 
         Args:
             input_ids: (B, T); pad shorter rows on the left. Transformers' name for it, `inputs`, is taken too.
-            max_new_tokens: how many tokens to add at most; without it and `max_length` 20, or as many as there are
-                positions for.
+            generation_config: options in place of `model.generation_config`.
             attention_mask: (B, T), 0 on padding.
-            eos_token_id: ends a row; None: the config's.
-            pad_token_id: fills a row after its end; None: the config's, or else its first end token.
-            max_length: how many tokens a row has at most, its prompt and padding included.
-            do_sample: whether to draw tokens; if not, `temperature`, `top_k` and `top_p` must stay as they are.
-            temperature: divides the logits: below 1 makes likely tokens likelier, above 1 unlikely ones.
-            top_k: draws from the so many most likely tokens; 0 or None: from all.
-            top_p: draws from the fewest tokens that have this probability together.
-            num_return_sequences: R, how many completions of each row to draw.
-            seed: of the drawing, from 0 to 2**64 - 1: a row's tokens depend on it and the row's number. A list has one
-                for each row of `input_ids`, whose tokens then do not depend on the batch. None: another one each time;
-                `gptzoo.set_seed` makes them the same in every run.
+            logits_processor: functions of the ids so far (R, t) and the scores of the next (R, V), which return other
+                scores, in float64; R is B times the beams, or times the completions drawn of each row.
+            stopping_criteria: functions of the same, after each token, which return whether all rows end, or which,
+                (R,).
+            streamer: is told the prompt and each token; see `gptzoo.TextStreamer`.
+            assistant_model: a smaller model, whose guesses are checked several at a time: the same tokens, sooner.
+            tokenizer: for `stop_strings`.
             params: weights to compute with in place of the model's own, nested like `model.params`.
-            others: arguments of Transformers' `generate` that are not implemented, at values that ask for nothing.
+            options: those of `gptzoo.GenerationConfig`, by name: they win over `generation_config`.
 
         Returns:
-            (B * R, T + N), the prompt and N new tokens; the completions of a row follow each other.
+            (B * num_return_sequences, T + N), the prompt and N new tokens; the completions of a row follow each other.
+            A GenerateOutput with them, where `return_dict_in_generate` is true.
 
         Raises:
             InputError: lists what is wrong with the arguments; or there are too few positions, or no such head.
         """
-        input_ids = take_prompt(input_ids, others)
-        arguments = Arguments(
-            max_new_tokens=max_new_tokens,
-            max_length=max_length,
-            eos_token_id=eos_token_id,
-            pad_token_id=pad_token_id,
-            do_sample=do_sample,
-            temperature=temperature,
-            top_k=top_k,
-            top_p=top_p,
-            num_return_sequences=num_return_sequences,
-            seed=seed,
-            others=others,
-        )
-        todo = plan(self, ARRAYS, input_ids, attention_mask, arguments)
-        tokens = jnp.repeat(jnp.asarray(input_ids, jnp.int32), todo.copies, axis=0)  # wide enough for new tokens
-        if attention_mask is not None:
-            attention_mask = jnp.repeat(jnp.asarray(attention_mask), todo.copies, axis=0)
-        rows, total = tokens.shape[0], tokens.shape[1] + todo.new
-        cache, ended = self.init_cache(rows, total), jnp.zeros(rows, bool)
-        stops = jnp.asarray(todo.ends, tokens.dtype)
-        graphdef, state = nnx.split(self)
-        config = Static(self.config)  # so that a change of it is seen
-        found = [tokens]
-        for step in range(todo.new):
-            logits, cache = next_logits(graphdef, config, state, tokens, cache, attention_mask)
-            if todo.sampler is None:
-                token = logits.argmax(-1)  # (B,)
-            else:
-                token = jnp.asarray(todo.sampler.choose(np.asarray(logits), step), tokens.dtype)
-            tokens, ended = fill(token, ended, stops, todo.pad)
-            found.append(tokens)
-            if ended.all():
-                break
-        return jnp.concatenate(found, axis=1)
+        with jax.enable_x64(True):  # for scores in float64; the model computes in its own dtype
+            output = generate(
+                self,
+                ARRAYS,
+                Engine,
+                input_ids,
+                generation_config,
+                attention_mask,
+                logits_processor=logits_processor,
+                stopping_criteria=stopping_criteria,
+                streamer=streamer,
+                assistant_model=assistant_model,
+                tokenizer=tokenizer,
+                options=options,
+            )
+        return jax.tree.map(lambda x: x.astype(jax.dtypes.canonicalize_dtype(x.dtype)), output)
 
 
-@partial(jax.jit, static_argnames=("graphdef", "config"), donate_argnames="cache")
-def next_logits(
-    graphdef: Any, config: Static, state: Any, tokens: Array, cache: StaticCache, mask: Array | None
-) -> tuple[Array, StaticCache]:
-    """Returns the logits of each row's next token; compiled once for the prompt and once for all single tokens."""
-    model = nnx.merge(graphdef, state)
-    output = model(
-        tokens, past_key_values=cache, attention_mask=mask, use_cache=True, logits_to_keep=1, return_dict=True
-    )
-    return output.logits[:, -1], output.past_key_values
+class Engine(_engine.Engine):
+    """Compiled steps, and a compiled loop over them; a cache that is given to one cannot be used again."""
+
+    buckets = True
+
+    def __init__(self, model: Any):
+        super().__init__(model, XP)
+        computing = copy(model)  # without what nothing is computed with: another one of it would be compiled anew
+        computing._load_report = computing._generation_config = Static(None)
+        graphdef, self.weights = nnx.split(computing)
+        self.program = Program(graphdef, model.config)
+
+    def prefill(self, state: State, width: int, capacity: int) -> tuple[Array, StaticCache]:
+        return prefill(self.program, width, capacity, self.weights, state)
+
+    def advance(self, state: State, cache: StaticCache | None) -> tuple[Array, StaticCache | None]:
+        return advance(self.program, self.weights, state, cache)
+
+    def verify(self, state: State, cache: StaticCache, width: int) -> tuple[Array, StaticCache]:
+        return verify(self.program, width, self.weights, state, cache)
+
+    def choose(self, search: Search, values: Values, state: State, logits: Array) -> Step:
+        return choose(search, values, state, logits)
+
+    def reorder(self, cache: StaticCache | None, parents: Array | None) -> StaticCache | None:
+        return cache if cache is None or parents is None else reorder(cache, parents)
+
+    def loop(self, search: Search, values: Values, state: State, cache: StaticCache | None) -> State:
+        return loop(self.program, search, self.weights, values, state, cache)[0]
+
+    def numpy(self, x: Array) -> np.ndarray:
+        return np.asarray(x)
 
 
-@jax.jit
-def fill(token: Array, ended: Array, stops: Array, pad: int) -> tuple[Array, Array]:
-    """Puts the pad token into rows that have ended; returns the tokens, (B, 1), and which rows have ended now."""
-    token = jnp.where(ended, pad, token.astype(stops.dtype))
-    return token[:, None], ended | jnp.isin(token, stops)
+class Program:
+    """A model but for its weights, which its programs are compiled for; the config, so that a change of it is seen."""
+
+    def __init__(self, graphdef: Any, config: GPTConfig):
+        self.parts = graphdef, Static(config)
+        self.hash = hash(self.parts)  # once, not in every step: NNX's takes a while
+
+    def model(self, weights: Any) -> Any:
+        return nnx.merge(self.parts[0], weights)
+
+    def __eq__(self, other: object) -> bool:
+        return self is other or (isinstance(other, Program) and self.parts == other.parts)
+
+    def __hash__(self) -> int:
+        return self.hash
+
+
+@partial(jax.jit, static_argnames=("program", "width", "capacity"))
+def prefill(program: Program, width: int, capacity: int, weights: Any, state: State) -> tuple[Array, StaticCache]:
+    model = program.model(weights)
+    return _engine.prefill(XP, model, state, model.init_cache(state.ids.shape[0], capacity), width)
+
+
+@partial(jax.jit, static_argnames="program", donate_argnames="cache")
+def advance(
+    program: Program, weights: Any, state: State, cache: StaticCache | None
+) -> tuple[Array, StaticCache | None]:
+    return _engine.advance(XP, program.model(weights), state, cache)
+
+
+@partial(jax.jit, static_argnames=("program", "width"), donate_argnames="cache")
+def verify(program: Program, width: int, weights: Any, state: State, cache: StaticCache) -> tuple[Array, StaticCache]:
+    return _engine.verify(XP, program.model(weights), state, cache, width)
+
+
+@partial(jax.jit, static_argnames="search")
+def choose(search: Search, values: Values, state: State, logits: Array) -> Step:
+    return _search.choose(XP, search, values, state, logits)
+
+
+@partial(jax.jit, donate_argnames="cache")
+def reorder(cache: StaticCache, parents: Array) -> StaticCache | None:
+    return _engine.reorder(XP, cache, parents)
+
+
+@partial(jax.jit, static_argnames=("program", "search"), donate_argnames="cache")
+def loop(
+    program: Program, search: Search, weights: Any, values: Values, state: State, cache: StaticCache | None
+) -> tuple[State, StaticCache | None]:
+    """Goes on until nothing is `going` any more.
+
+    Returns:
+        The state; and the cache, because what is donated is used only for what is returned.
+    """
+    model = program.model(weights)
+
+    def step(state: State, cache: StaticCache | None) -> tuple[State, StaticCache | None]:
+        logits, cache = _engine.advance(XP, model, state, cache)
+        done = _search.choose(XP, search, values, state, logits)
+        return done.state, _engine.reorder(XP, cache, done.parents)
+
+    start: tuple[State, StaticCache | None] = (state, cache)
+    return jax.lax.while_loop(lambda run: _search.going(XP, values, run[0]), lambda run: step(*run), start)

@@ -19,6 +19,7 @@ from gptzoo.flax._losses import mean_cross_entropy, next_token_loss, problem_los
 from gptzoo.flax._nnx import Tied, functional
 from gptzoo.flax._pooling import keep, pool, real_tokens
 from gptzoo.flax._pretrained import PreTrainedModel
+from gptzoo.flax._scoring import ScoringMixin
 from gptzoo.labels import check_call, problem_type
 from gptzoo.outputs import (
     CausalLMOutput,
@@ -48,7 +49,7 @@ class Head(PreTrainedModel):
         self.transformer.in_head = True
 
 
-class LMHead(Head):
+class LMHead(Head, ScoringMixin):
     """A backbone with a language model head: logits of the next token."""
 
     head = "LMHeadModel"
@@ -129,7 +130,7 @@ class LMHead(Head):
         return self.result(CausalLMOutput(output, loss=loss, logits=logits), return_dict)
 
 
-class DoubleHeads(Head):
+class DoubleHeads(Head, ScoringMixin):
     """A backbone with a language model head and a score of each choice (Radford et al. 2018, sec. 3.3)."""
 
     head = "DoubleHeadsModel"

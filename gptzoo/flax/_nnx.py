@@ -17,6 +17,7 @@ from gptzoo import weights
 from gptzoo.config import DTYPES, dtype_name
 from gptzoo.errors import ConfigError
 from gptzoo.flax._layers import Linear
+from gptzoo.generation import GenerateOutput
 from gptzoo.outputs import OUTPUTS, ModelOutput
 
 
@@ -120,6 +121,7 @@ def register(output: type[ModelOutput]) -> None:
     jax.tree_util.register_pytree_with_keys(output, flatten, output.unflatten)
 
 
-for output in OUTPUTS.values():
+outputs: list[type[ModelOutput]] = [*OUTPUTS.values(), GenerateOutput]
+for output in outputs:
     with suppress(ValueError):  # known already: Keras' twin on JAX needs the same
         register(output)

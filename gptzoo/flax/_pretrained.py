@@ -29,6 +29,8 @@ from gptzoo.flax._attention import require_flash
 from gptzoo.flax._generation import GenerationMixin
 from gptzoo.flax._nnx import Static, initial_value, place, seed_of, to_dtype
 from gptzoo.flax._surgery import SurgeryMixin
+from gptzoo.generation import GenerationConfig
+from gptzoo.generation._config import generation_config_of, saved_files, stored_generation_config
 from gptzoo.heads import class_name
 from gptzoo.hub import take_options
 from gptzoo.outputs import ModelOutput
@@ -49,6 +51,7 @@ class PreTrainedModel(nnx.Module, GenerationMixin, SurgeryMixin):
         config: the config that the model was made from; not changed by the model, which has a copy after surgery.
             What a compiled function saw of it stays compiled.
         load_report: what `from_pretrained` found in the checkpoint.
+        generation_config: options of `generate`, of a model that has it; others None.
     """
 
     config_class: ClassVar[type[GPTConfig]]
@@ -72,6 +75,7 @@ class PreTrainedModel(nnx.Module, GenerationMixin, SurgeryMixin):
         if config.attn_implementation == "flash_attention_2":
             require_flash()
         self._config, self._load_report = Static(config), Static(None)
+        self.generation_config = generation_config_of(self.head, config)  # NNX notes each name when it is first set
         self._dtype = None if dtype is None else to_dtype(dtype)
         if stream := getattr(rngs, "dropout", None):
             self.rngs = stream.fork()
@@ -121,7 +125,8 @@ class PreTrainedModel(nnx.Module, GenerationMixin, SurgeryMixin):
 
         Raises:
             CheckpointError: lists everything in the checkpoint that does not fit.
-            ConfigError: lists every override with a wrong value, or of a name that means nothing.
+            ConfigError: lists every override with a wrong value, or of a name that means nothing; or what is wrong with
+                generation_config.json.
         """
         dtype = overrides.pop("torch_dtype", dtype)  # its older name
         hub, overrides = take_options(overrides)
@@ -130,17 +135,20 @@ class PreTrainedModel(nnx.Module, GenerationMixin, SurgeryMixin):
         overrides = config_overrides(checkpoint.config, cls.config_class, overrides)
         config = cls.config_class.derive(given or checkpoint.config, **overrides)
         plan = plan_load(checkpoint, config, cls.head, ignore_mismatched_sizes)
+        generation = stored_generation_config(cls.head, checkpoint.path, config, overrides)
         dtype = None if dtype == "auto" else dtype
         param_dtype = to_dtype(plan.chosen_dtype(dtype, given) if param_dtype is None else param_dtype)
         config.dtype = dtype_name(param_dtype)
         model = cls(config, seed=None, dtype=dtype, param_dtype=param_dtype)  # shapes only: nothing is filled twice
         for name, array in plan.values(seed):
             model.set_weight(name, array)
-        model._load_report = Static(plan.report)
+        model._load_report, model._generation_config = Static(plan.report), Static(generation)
         return (model, plan.report.loading_info()) if output_loading_info else model  # type: ignore[return-value]
 
     def save_pretrained(self, save_directory: str | Path, *, max_shard_size: int | str = "5GB", **foreign: Any) -> None:
         """Writes config.json and safetensors, which Transformers and the other frameworks here load as they are.
+
+        Also generation_config.json, of a model that generates.
 
         Args:
             foreign: arguments of Transformers that change nothing here.
@@ -152,7 +160,8 @@ class PreTrainedModel(nnx.Module, GenerationMixin, SurgeryMixin):
         self.require_values()
         specs = weights.specs(self.config, self.head)
         tensors = {name: lambda name=name: to_array(self.get_weight(name)) for name in specs}
-        save_checkpoint(save_directory, self.config, self.head, tensors, max_shard_size=max_shard_size)
+        extra = saved_files(self.generation_config, self.config)
+        save_checkpoint(save_directory, self.config, self.head, tensors, max_shard_size=max_shard_size, extra=extra)
 
     def get_weight(self, name: str) -> nnx.Param[Array]:
         """Returns a weight by its canonical name."""
@@ -275,6 +284,14 @@ class PreTrainedModel(nnx.Module, GenerationMixin, SurgeryMixin):
     @property
     def load_report(self) -> LoadReport | None:
         return self._load_report.value
+
+    @property
+    def generation_config(self) -> GenerationConfig | None:
+        return self._generation_config.value
+
+    @generation_config.setter
+    def generation_config(self, value: GenerationConfig | None) -> None:
+        self._generation_config = Static(value)
 
     @property
     def dtype(self) -> np.dtype:

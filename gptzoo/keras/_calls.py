@@ -18,9 +18,10 @@ from keras import ops
 from gptzoo.cache import normalise_past
 from gptzoo.config import GPTConfig
 from gptzoo.errors import GPTZooError, InputError
+from gptzoo.generation import GenerateOutput
 from gptzoo.heads import HEADS
 from gptzoo.inputs import check_inputs
-from gptzoo.keras._layers import ARRAYS, Tensor
+from gptzoo.keras._layers import ARRAYS, Tensor, from_host
 from gptzoo.labels import check_call
 from gptzoo.outputs import OUTPUTS, ModelOutput
 
@@ -207,6 +208,8 @@ def to_tensor(x: Any, name: str = "") -> Tensor:
             x = np.asarray(x)
         except ValueError:
             raise InputError(f"{name}: rows of different lengths; pad them, and mask the padding") from None
+    if isinstance(x, np.ndarray):
+        return from_host(x)
     return ops.convert_to_tensor(x) if hasattr(x, "shape") and not isinstance(x, keras.KerasTensor) else x
 
 
@@ -216,7 +219,8 @@ def register_outputs() -> None:
     Keras has no public function for it, so its parts are told; they are there, as Keras has imported its backend.
     """
     backend = keras.backend.backend()
-    for cls in OUTPUTS.values():
+    outputs: list[type[ModelOutput]] = [*OUTPUTS.values(), GenerateOutput]
+    for cls in outputs:
         flatten: Any = cls.flatten
         unflatten: Any = cls.unflatten
         with suppress(ValueError):  # known already: Flax' twin needs JAX' trees too

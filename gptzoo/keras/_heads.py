@@ -18,6 +18,7 @@ from gptzoo.keras._layers import ACTIVATIONS, Linear, Tensor, inside
 from gptzoo.keras._losses import mean_cross_entropy, next_token_loss, problem_loss, span_loss
 from gptzoo.keras._pooling import keep, pool, real_tokens
 from gptzoo.keras._pretrained import PreTrainedModel
+from gptzoo.keras._scoring import ScoringMixin
 from gptzoo.labels import problem_type
 from gptzoo.outputs import (
     CausalLMOutput,
@@ -40,7 +41,7 @@ class Head(PreTrainedModel):
         self.transformer.in_head = True
 
 
-class LMHead(Head):
+class LMHead(Head, ScoringMixin):
     """A backbone with a language model head: logits of the next token."""
 
     head = "LMHeadModel"
@@ -108,7 +109,7 @@ class LMHead(Head):
         return self.result(CausalLMOutput(output, loss=loss, logits=logits), return_dict)
 
 
-class DoubleHeads(Head):
+class DoubleHeads(Head, ScoringMixin):
     """A backbone with a language model head and a score of each choice (Radford et al. 2018, sec. 3.3)."""
 
     head = "DoubleHeadsModel"

@@ -183,6 +183,15 @@ def host_values(x: Tensor) -> np.ndarray | None:
     return values
 
 
+def from_host(x: np.ndarray) -> Tensor:
+    """Brings an array to the backend, in the nearest dtype that it has."""
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return jax.device_put(x)  # Keras' own function compiles a program for each shape
+    return ops.convert_to_tensor(x)
+
+
 ARRAYS = ArrayKind(lambda x: ops.is_tensor(x) or isinstance(x, keras.KerasTensor), "an array", host_values)
 
 

@@ -25,6 +25,8 @@ from gptzoo.checkpoint import (
 )
 from gptzoo.config import DTYPES, GPTConfig, dtype_name
 from gptzoo.errors import ConfigError, InputError
+from gptzoo.generation import GenerationConfig
+from gptzoo.generation._config import generation_config_of, saved_files, stored_generation_config
 from gptzoo.heads import class_name
 from gptzoo.hub import take_options
 from gptzoo.keras._attention import require_flash
@@ -48,12 +50,14 @@ class PreTrainedModel(KerasModel, GenerationMixin, SurgeryMixin):
     Attributes:
         config: the config that the model was made from; not changed by the model, which has a copy after surgery.
         load_report: what `from_pretrained` found in the checkpoint.
+        generation_config: options of `generate`, of a model that has it; others None.
     """
 
     config_class: ClassVar[type[GPTConfig]]
     head: ClassVar[str]
     in_head = False  # whether it is the backbone of a model with a head
     config: GPTConfig
+    generation_config: GenerationConfig | None
     load_report: LoadReport | None = None
 
     def __init__(self, config: GPTConfig, seed: int | None = 0, dtype: Any = None, **kwargs: Any):
@@ -65,6 +69,7 @@ class PreTrainedModel(KerasModel, GenerationMixin, SurgeryMixin):
         if config.attn_implementation == "flash_attention_2":
             require_flash(config, self.compute_dtype)
         self.config = config
+        self.generation_config = generation_config_of(self.head, config)
         self.seed = seed
 
     def init_weights(self, seed: int | None = 0) -> None:
@@ -107,7 +112,8 @@ class PreTrainedModel(KerasModel, GenerationMixin, SurgeryMixin):
 
         Raises:
             CheckpointError: lists everything in the checkpoint that does not fit.
-            ConfigError: lists every override with a wrong value, or of a name that means nothing.
+            ConfigError: lists every override with a wrong value, or of a name that means nothing; or what is wrong with
+                generation_config.json.
         """
         dtype = overrides.pop("torch_dtype", dtype)  # its older name
         hub, overrides = take_options(overrides)
@@ -116,6 +122,7 @@ class PreTrainedModel(KerasModel, GenerationMixin, SurgeryMixin):
         overrides = config_overrides(checkpoint.config, cls.config_class, overrides)
         config = cls.config_class.derive(given or checkpoint.config, **overrides)
         plan = plan_load(checkpoint, config, cls.head, ignore_mismatched_sizes)
+        generation = stored_generation_config(cls.head, checkpoint.path, config, overrides)
         policy = to_policy(plan.chosen_dtype(dtype, given))
         config.dtype = policy.variable_dtype
         with on_device(device):
@@ -123,11 +130,13 @@ class PreTrainedModel(KerasModel, GenerationMixin, SurgeryMixin):
             for name, array in plan.values(seed):
                 model.set_weight(name, array)
         model.seed = seed
-        model.load_report = plan.report
+        model.load_report, model.generation_config = plan.report, generation
         return (model, plan.report.loading_info()) if output_loading_info else model  # type: ignore[return-value]
 
     def save_pretrained(self, save_directory: str | Path, *, max_shard_size: int | str = "5GB", **foreign: Any) -> None:
         """Writes config.json and safetensors, which Transformers and the other frameworks here load as they are.
+
+        Also generation_config.json, of a model that generates.
 
         Args:
             foreign: arguments of Transformers that change nothing here.
@@ -138,7 +147,8 @@ class PreTrainedModel(KerasModel, GenerationMixin, SurgeryMixin):
         refuse_foreign("save_pretrained", foreign)
         specs = weights.specs(self.config, self.head)
         tensors = {name: lambda name=name: to_array(self.get_weight(name)) for name in specs}
-        save_checkpoint(save_directory, self.config, self.head, tensors, max_shard_size=max_shard_size)
+        extra = saved_files(self.generation_config, self.config)
+        save_checkpoint(save_directory, self.config, self.head, tensors, max_shard_size=max_shard_size, extra=extra)
 
     def get_config(self) -> dict[str, Any]:
         """Returns what `from_config` takes, for Keras' own files."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from gptzoo._devices import device_of_map, devices, find_device
 from gptzoo._extras import FRAMEWORKS, missing
-from gptzoo._runners import Runner, import_framework, placing, runner_of
+from gptzoo._runners import Runner, framework_of, import_framework, placing, runner_of
 from gptzoo._settings import short
 from gptzoo.errors import CheckpointError, InputError, MissingExtraError
 from gptzoo.heads import AUTO_HEADS
@@ -161,7 +161,7 @@ def load(cls: type[Pipeline], path: str | Path, framework: str, device: Any, fur
 
 def wrap(model: Any, framework: str | None, device: Any, given: dict[str, Any]) -> Runner:
     """Takes a model as it is, on another device if one is named."""
-    found = framework_of(model)
+    found = framework_of(model, "a path, a name, or a model of gptzoo")
     problems = [
         f"{name}: given, expected only with a path or name" for name, value in given.items() if value is not None
     ]
@@ -174,16 +174,6 @@ def wrap(model: Any, framework: str | None, device: Any, given: dict[str, Any]) 
     _, place = find_device(found, device)
     move(found, model, place)
     return runner_of(found, model, place)
-
-
-def framework_of(model: Any) -> str:
-    """Returns the framework of a model of ours."""
-    for base in type(model).__mro__:
-        package, _, rest = base.__module__.partition(".")
-        if package == "gptzoo" and (name := rest.split(".")[0]) in FRAMEWORKS and hasattr(model, "head"):
-            return name
-    kind = f"{type(model).__module__}.{type(model).__qualname__}"
-    raise InputError(f"model: a {kind}, expected a path, a name, or a model of gptzoo")
 
 
 def move(framework: str, model: Any, place: Any) -> None:

@@ -8,14 +8,16 @@ from typing import Any
 
 from gptzoo._settings import Rule, one_of, setting, short, unknown_argument, whole
 from gptzoo.errors import InputError
-from gptzoo.generation._arguments import NEW_TOKENS, OWN
+from gptzoo.generation._arguments import NEW_TOKENS, OWN, resolve_options
+from gptzoo.generation._config import OPTIONS
 from gptzoo.generation._others import NEUTRAL, UNUSED, other_problems
 from gptzoo.generation._sampling import SEED_LIMIT
 from gptzoo.pipelines._base import FLAG, TEXT, Item, Options, Pipeline, at_least, or_none
 from gptzoo.weights import LM
 
-# Arguments of the model's `generate` that a call may have: the arrays are made of the text.
-GENERATE = [name for name in OWN if name not in ("input_ids", "attention_mask")]
+# Arguments of the model's `generate` that a call may have: the arrays are made of the text, the text of the arrays.
+_MADE = ("input_ids", "attention_mask", "tokenizer", "return_dict_in_generate", "output_scores", "output_logits")
+GENERATE = [name for name in OWN if name not in _MADE]
 
 
 @dataclass(frozen=True)
@@ -148,10 +150,11 @@ class TextGenerationPipeline(Pipeline):
             further["seed"] = [(options.seed + item.index) % SEED_LIMIT for item in items]
         arrays = self.padded([item.rows[0] for item in items], self.config.n_positions - new, left=True)
         prompts = arrays.pop("input_ids")
-        added = self.runner.generate(prompts, max_new_tokens=new, **arrays, **further)[:, prompts.shape[1] :]
-        ends = further.get("eos_token_id")
-        ends = self.config.eos_token_id if ends is None else ends
-        rows = [up_to_end(row, ends if isinstance(ends, list | tuple) else [ends]) for row in added.tolist()]
+        further |= {"max_new_tokens": new, "tokenizer": self.tokenizer}
+        added = self.runner.generate(prompts, **arrays, **further)[:, prompts.shape[1] :]
+        asked = {name: value for name, value in options.generate.items() if name in OPTIONS}
+        ends = resolve_options(self.runner.model, further.get("generation_config"), asked).eos_token_id
+        rows = [up_to_end(row, ends if isinstance(ends, list) else [ends]) for row in added.tolist()]
         copies = len(rows) // len(items)
         return [{"completions": rows[i * copies : (i + 1) * copies]} for i in range(len(items))]
 

@@ -14,6 +14,7 @@ import numpy as np
 from gptzoo.config import GPTConfig
 from gptzoo.reference._heads import forward
 from gptzoo.reference._layers import Array
+from gptzoo.reference._processors import Scores, process
 
 
 def greedy(
@@ -24,6 +25,7 @@ def greedy(
     attention_mask: Any = None,
     eos_token_id: int | Sequence[int] | None = None,
     pad_token_id: int | None = None,
+    **options: Any,
 ) -> Array:
     """Appends the most probable token, again and again.
 
@@ -33,13 +35,14 @@ def greedy(
         attention_mask: (B, T), 0 on padding; None: no padding.
         eos_token_id: a row that has produced it, or one of them, has ended; None: rows do not end.
         pad_token_id: fills rows that have ended; None: the (first) `eos_token_id` does.
+        options: what changes the scores, by the names of `gptzoo.generation.GenerationConfig`.
 
     Returns:
         (B, T + new), where new is `max_new_tokens`, or less if all rows ended before.
     """
     return _complete(
-        *(config, weights, input_ids, max_new_tokens, attention_mask, eos_token_id, pad_token_id),
-        lambda logits, row, step: int(logits.argmax()),
+        *(config, weights, input_ids, max_new_tokens, attention_mask, eos_token_id, pad_token_id, options),
+        lambda scores, row, step: scores.index(max(scores)),
     )
 
 
@@ -53,26 +56,27 @@ def sample(
     pad_token_id: int | None = None,
     *,
     seed: int | Sequence[int],
-    temperature: float = 1.0,
     top_k: int | None = 50,
-    top_p: float = 1.0,
     num_return_sequences: int = 1,
+    **options: Any,
 ) -> Array:
-    """As `greedy`, but that tokens are drawn; the meaning of the options is told in `gptzoo.generation.Sampler`.
+    """As `greedy`, but that tokens are drawn; how is told in `gptzoo.generation.draw`.
 
     Args:
         seed: of all rows, or of each.
         num_return_sequences: how many completions of each row follow each other in the result.
+        options: as well those for drawing.
     """
     rows, copies = len(input_ids), num_return_sequences
     if isinstance(seed, int):
         keys = [(seed, row) for row in range(rows * copies)]
     else:
         keys = [(one, copy) for one in seed for copy in range(copies)]
+    ids = np.repeat(input_ids, copies, axis=0)
     mask = None if attention_mask is None else np.repeat(attention_mask, copies, axis=0)
     return _complete(
-        *(config, weights, np.repeat(input_ids, copies, axis=0), max_new_tokens, mask, eos_token_id, pad_token_id),
-        lambda logits, row, step: draw(logits, uniform(keys[row], step), temperature, top_k, top_p),
+        *(config, weights, ids, max_new_tokens, mask, eos_token_id, pad_token_id, options | {"top_k": top_k}),
+        lambda scores, row, step: draw(scores, uniform(keys[row], step)),
     )
 
 
@@ -84,19 +88,23 @@ def _complete(
     attention_mask: Any,
     eos_token_id: int | Sequence[int] | None,
     pad_token_id: int | None,
-    choose: Callable[[Array, int, int], int],
+    options: Mapping[str, Any],
+    choose: Callable[[Scores, int, int], int],
 ) -> Array:
-    """Appends the token that `choose` takes for the logits (V,) of a row and step, again and again."""
+    """Appends the token that `choose` takes for the scores of a row and step, again and again."""
     weights = {name: np.asarray(weight, np.float64) for name, weight in weights.items()}  # once, not at each token
     ids = np.asarray(input_ids)
     mask = np.ones_like(ids) if attention_mask is None else np.asarray(attention_mask)
-    ends = [] if eos_token_id is None else np.atleast_1d(eos_token_id).tolist()
-    fill = pad_token_id if pad_token_id is not None else (*ends, 0)[0]  # 0 where rows do not end: not used
+    prompts = mask.astype(bool).sum(axis=1).tolist()
+    ends, fill = ends_and_fill(eos_token_id, pad_token_id)
     ended = np.zeros(len(ids), bool)
     for step in range(max_new_tokens):
         logits = forward("LMHeadModel", config, weights, input_ids=ids, attention_mask=mask).logits  # (B, T, V)
-        chosen = [choose(last, row, step) for row, last in enumerate(logits[:, -1])]
-        new = np.where(ended, fill, chosen)  # (B,)
+        new = np.full(len(ids), fill)
+        for row in np.flatnonzero(~ended).tolist():
+            tokens = ids[row][mask[row] != 0].tolist()
+            scores = process(logits[row, -1].tolist(), tokens, options, prompts[row], max_new_tokens, ends)
+            new[row] = choose(scores, row, step)
         ids = np.concatenate((ids, new[:, None]), axis=1)
         mask = np.concatenate((mask, np.ones_like(mask[:, :1])), axis=1)
         ended = ended | np.isin(new, ends)
@@ -105,21 +113,19 @@ def _complete(
     return ids
 
 
-def draw(logits: Array, u: float, temperature: float, top_k: int | None, top_p: float) -> int:
-    """Returns a token for the logits (V,) and a number from 0 to below 1."""
-    weights = [math.exp((logit - max(logits)) / temperature) for logit in logits.tolist()]
-    kept = sorted(range(len(logits)), key=lambda token: (-weights[token], token))
-    if top_k:
-        least = sorted(logits.tolist(), reverse=True)[min(top_k, len(logits)) - 1]
-        kept = [token for token in kept if logits[token] >= least]
-    if top_p < 1:
-        enough = top_p * sum(weights[token] for token in kept)
-        lengths = range(1, len(kept) + 1)
-        length = next(n for n in lengths if sum(weights[token] for token in kept[:n]) >= enough)
-        kept = kept[:length]
-    passed, goal = 0.0, u * sum(weights[token] for token in sorted(kept))
-    for token in sorted(kept):
-        passed += weights[token]
+def ends_and_fill(eos_token_id: int | Sequence[int] | None, pad_token_id: int | None) -> tuple[list[int], int]:
+    """Returns the ids that end a row, and the one that fills it afterwards."""
+    ends = [] if eos_token_id is None else np.atleast_1d(eos_token_id).tolist()
+    return ends, (*ends, 0)[0] if pad_token_id is None else pad_token_id  # 0 where rows do not end: not used
+
+
+def draw(scores: Scores, u: float) -> int:
+    """Returns a token for scores and a number from 0 to below 1."""
+    most = max(scores)
+    weights = [math.exp(score - most) for score in scores]
+    passed, goal = 0.0, u * sum(weights)
+    for token, weight in enumerate(weights):
+        passed += weight
         if passed > goal:
             return token
     raise AssertionError("u is below 1")

@@ -16,6 +16,7 @@ from gptzoo.errors import CheckpointError, InputError
 from gptzoo.hub import resolve, take_options
 from gptzoo.tokenization._arguments import NO_LIMIT, SIDES, require_tokens
 from gptzoo.tokenization._calls import EncodingMixin
+from gptzoo.tokenization._decoding import CLEANED, DecodeStream
 from gptzoo.tokenization._encoding import as_lists
 from gptzoo.tokenization._files import (
     FLAGS,
@@ -27,10 +28,6 @@ from gptzoo.tokenization._files import (
     write_tokenizer,
 )
 from gptzoo.tokenization._special import EXTRA, ROLES, tell
-
-# What English looks better without, after a tokenizer that puts spaces between all tokens.
-_CLEANED = {" .": ".", " ?": "?", " !": "!", " ,": ",", " ' ": "'", " n't": "n't", " 'm": "'m", " 's": "'s",
-            " 've": "'ve", " 're": "'re"}  # fmt: skip
 
 # Arguments of `from_pretrained` in other libraries that change nothing here.
 _HARMLESS = ("use_fast", "trust_remote_code", "legacy", "_from_auto", "tokenizer_type", "backend",
@@ -81,6 +78,7 @@ class PreTrainedTokenizer(EncodingMixin):
 
     name_or_path = ""
     add_prefix_space = False
+    errors = "strict"  # what decoding does with bytes that are no UTF-8
     clean_up_tokenization_spaces = False
     init_kwargs: dict[str, Any]
 
@@ -122,6 +120,10 @@ class PreTrainedTokenizer(EncodingMixin):
 
     def _text_of(self, ids: list[int]) -> str:
         """Returns the text that ids stand for."""
+        raise NotImplementedError
+
+    def _piece(self, number: int, last: bool) -> bytes:
+        """Returns the bytes that an id adds to a text, as its last one or before others."""
         raise NotImplementedError
 
     @classmethod
@@ -249,6 +251,13 @@ class PreTrainedTokenizer(EncodingMixin):
         text = self._text_of([number for number in numbers if number not in skipped])
         return self.clean_up_tokenization(text) if clean_up_tokenization_spaces else text
 
+    def decode_stream(
+        self, skip_special_tokens: bool = False, clean_up_tokenization_spaces: bool | None = None
+    ) -> DecodeStream:
+        """Returns a decoder for ids that come one by one; the arguments are those of `decode`."""
+        skipped = self._skipped() if skip_special_tokens else frozenset()
+        return DecodeStream(self, skipped, bool(clean_up_tokenization_spaces))
+
     def batch_decode(self, sequences: Any, skip_special_tokens: bool = False, **options: Any) -> list[str]:
         """Returns the text of each row."""
         if as_lists(sequences) in ([], ()):
@@ -264,7 +273,7 @@ class PreTrainedTokenizer(EncodingMixin):
     @staticmethod
     def clean_up_tokenization(text: str) -> str:
         """Returns a text without the spaces that English does not have."""
-        for spaced, closed in _CLEANED.items():
+        for spaced, closed in CLEANED.items():
             text = text.replace(spaced, closed)
         return text
 

@@ -107,6 +107,9 @@ class OpenAIGPTTokenizer(PreTrainedTokenizer):
         text: str = self._backend(False, False).decode(ids, skip_special_tokens=False)
         return text
 
+    def _piece(self, number: int, last: bool) -> bytes:
+        return self._tokens[number].replace(END_OF_WORD, "" if last else " ").encode()
+
     def _split(self, texts: list[Any], call: Call, in_words: bool) -> list[Encoding]:
         if self.preparation == "bert":
             return super()._split(texts, call, in_words)

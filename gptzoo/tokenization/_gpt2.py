@@ -128,6 +128,9 @@ class GPT2Tokenizer(PreTrainedTokenizer):
         except UnicodeDecodeError as problem:  # if `errors` is "strict"
             raise InputError(f"ids: not UTF-8 text ({problem.reason} at byte {problem.start})") from None
 
+    def _piece(self, number: int, last: bool) -> bytes:
+        return self._bytes[number]
+
     @cached_property
     def _bytes(self) -> list[bytes]:
         """The bytes of each token; those of an added one are its own, whatever its characters stand for elsewhere."""

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gptzoo.cache import Layers, StaticCache
+from gptzoo.cache import Layers, OwnedCache, StaticCache
 from gptzoo.config import GPTConfig
 from gptzoo.errors import MissingExtraError
 from gptzoo.torch._layers import Conv1D, at_least_float32
@@ -47,7 +47,11 @@ class Context:
 
     def remember(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:  # (B, N, T, D) -> (B, N, S, D)
         """Puts the new keys and values behind the cached ones of a block."""
-        if isinstance(self.past, StaticCache):
+        if isinstance(self.past, OwnedCache):
+            past_k, past_v = self.past.layers[layer]
+            k = past_k.index_copy_(2, self.queries, k)
+            v = past_v.index_copy_(2, self.queries, v)
+        elif isinstance(self.past, StaticCache):
             past_k, past_v = self.past.layers[layer]
             k = past_k.to(k.dtype).index_copy(2, self.queries, k)
             v = past_v.to(v.dtype).index_copy(2, self.queries, v)
@@ -63,7 +67,9 @@ class Context:
         if not self.use_cache:
             return None
         layers = tuple(self.present)
-        return StaticCache(layers, self.past.length + new_tokens) if isinstance(self.past, StaticCache) else layers
+        if isinstance(self.past, StaticCache):
+            return self.past._replace(layers=layers, length=self.past.length + new_tokens)
+        return layers
 
 
 class Attention(nn.Module):

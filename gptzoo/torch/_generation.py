@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from gptzoo.generation import Arguments, plan, take_prompt
+from gptzoo.cache import OwnedCache, StaticCache
+from gptzoo.generation import GenerateOutput, GenerationConfig, _engine, generate
 from gptzoo.torch._layers import ARRAYS
+from gptzoo.torch._namespace import Namespace
 
 
 class GenerationMixin:
@@ -19,88 +22,67 @@ class GenerationMixin:
     def generate(
         self: Any,
         input_ids: Tensor | None = None,
-        max_new_tokens: int | None = None,
-        attention_mask: Tensor | None = None,
-        eos_token_id: int | list[int] | None = None,
-        pad_token_id: int | None = None,
+        generation_config: GenerationConfig | None = None,
         *,
-        max_length: int | None = None,
-        do_sample: bool | None = False,
-        temperature: float | None = 1.0,
-        top_k: int | None = 50,
-        top_p: float | None = 1.0,
-        num_return_sequences: int | None = 1,
-        seed: int | Sequence[int] | None = None,
-        **others: Any,
-    ) -> Tensor:
-        """Completes each row by one token after the other: the most likely one, or one drawn by chance.
+        attention_mask: Tensor | None = None,
+        logits_processor: Sequence[Callable[[Tensor, Tensor], Tensor]] = (),
+        stopping_criteria: Sequence[Callable[[Tensor, Tensor], Any]] = (),
+        streamer: Any = None,
+        assistant_model: Any = None,
+        tokenizer: Any = None,
+        **options: Any,
+    ) -> Tensor | GenerateOutput:
+        """Completes each row by one token after the other.
 
-        The same seed draws the same tokens in PyTorch, Keras and Flax: see `gptzoo.generation.Sampler`.
+        The same call gives the same tokens in PyTorch, Keras and Flax, also drawn ones for the same seed; see
+        `gptzoo.generation.draw`. After `model.compile()` each step is a compiled program.
 
         Args:
             input_ids: (B, T); pad shorter rows on the left. Transformers' name for it, `inputs`, is taken too.
-            max_new_tokens: how many tokens to add at most; without it and `max_length` 20, or as many as there are
-                positions for.
+            generation_config: options in place of `model.generation_config`.
             attention_mask: (B, T), 0 on padding.
-            eos_token_id: ends a row; None: the config's.
-            pad_token_id: fills a row after its end; None: the config's, or else its first end token.
-            max_length: how many tokens a row has at most, its prompt and padding included.
-            do_sample: whether to draw tokens; if not, `temperature`, `top_k` and `top_p` must stay as they are.
-            temperature: divides the logits: below 1 makes likely tokens likelier, above 1 unlikely ones.
-            top_k: draws from the so many most likely tokens; 0 or None: from all.
-            top_p: draws from the fewest tokens that have this probability together.
-            num_return_sequences: R, how many completions of each row to draw.
-            seed: of the drawing, from 0 to 2**64 - 1: a row's tokens depend on it and the row's number. A list has one
-                for each row of `input_ids`, whose tokens then do not depend on the batch. None: another one each time;
-                `gptzoo.set_seed` makes them the same in every run.
-            others: arguments of Transformers' `generate` that are not implemented, at values that ask for nothing.
+            logits_processor: functions of the ids so far (R, t) and the scores of the next (R, V), which return other
+                scores, in float64; R is B times the beams, or times the completions drawn of each row.
+            stopping_criteria: functions of the same, after each token, which return whether all rows end, or which,
+                (R,).
+            streamer: is told the prompt and each token; see `gptzoo.TextStreamer`.
+            assistant_model: a smaller model, whose guesses are checked several at a time: the same tokens, sooner.
+            tokenizer: for `stop_strings`.
+            options: those of `gptzoo.GenerationConfig`, by name: they win over `generation_config`.
 
         Returns:
-            (B * R, T + N), the prompt and N new tokens; the completions of a row follow each other.
+            (B * num_return_sequences, T + N), the prompt and N new tokens; the completions of a row follow each other.
+            A GenerateOutput with them, where `return_dict_in_generate` is true.
 
         Raises:
             InputError: lists what is wrong with the arguments; or there are too few positions, or no such head.
         """
-        input_ids = take_prompt(input_ids, others)
-        arguments = Arguments(
-            max_new_tokens=max_new_tokens,
-            max_length=max_length,
-            eos_token_id=eos_token_id,
-            pad_token_id=pad_token_id,
-            do_sample=do_sample,
-            temperature=temperature,
-            top_k=top_k,
-            top_p=top_p,
-            num_return_sequences=num_return_sequences,
-            seed=seed,
-            others=others,
+        return generate(
+            self,
+            ARRAYS,
+            Engine,
+            input_ids,
+            generation_config,
+            attention_mask,
+            logits_processor=logits_processor,
+            stopping_criteria=stopping_criteria,
+            streamer=streamer,
+            assistant_model=assistant_model,
+            tokenizer=tokenizer,
+            options=options,
         )
-        todo = plan(self, ARRAYS, input_ids, attention_mask, arguments)
-        input_ids = input_ids.long().repeat_interleave(todo.copies, dim=0)  # a narrower dtype might not hold new tokens
-        if attention_mask is not None:
-            attention_mask = attention_mask.repeat_interleave(todo.copies, dim=0)
-        rows, total = input_ids.shape[0], input_ids.shape[1] + todo.new
-        cache, tokens = self.init_cache(rows, total), input_ids
-        ended = torch.zeros(rows, dtype=torch.bool, device=input_ids.device)
-        for step in range(todo.new):
-            output = self(
-                tokens,
-                past_key_values=cache,
-                attention_mask=attention_mask,
-                use_cache=True,
-                logits_to_keep=1,
-                return_dict=True,
-            )
-            cache = output.past_key_values
-            logits = output.logits[:, -1]
-            if todo.sampler is None:
-                token = logits.argmax(-1)  # (B,)
-            else:
-                token = torch.from_numpy(todo.sampler.choose(logits.cpu().double().numpy(), step)).to(logits.device)
-            token = token.masked_fill(ended, todo.pad)
-            ended = ended | torch.isin(token, torch.tensor(todo.ends, device=token.device))
-            tokens = token[:, None]
-            input_ids = torch.cat((input_ids, tokens), dim=1)
-            if ended.all():
-                break
-        return input_ids
+
+
+class Engine(_engine.Engine):
+    """Steps that are compiled where the model is."""
+
+    def __init__(self, model: Any):
+        super().__init__(model, Namespace(model.device))
+        self.buckets = model._compiled_call_impl is not None
+
+    def empty_cache(self, rows: int, capacity: int) -> StaticCache:
+        return OwnedCache(*super().empty_cache(rows, capacity))
+
+    def numpy(self, x: Tensor) -> np.ndarray:
+        array: np.ndarray = x.cpu().numpy()
+        return array

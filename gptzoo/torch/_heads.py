@@ -25,6 +25,7 @@ from gptzoo.torch._layers import ACTIVATIONS, ARRAYS, Linear
 from gptzoo.torch._losses import mean_cross_entropy, next_token_loss, problem_loss, span_loss
 from gptzoo.torch._pooling import keep, pool, real_tokens
 from gptzoo.torch._pretrained import PreTrainedModel
+from gptzoo.torch._scoring import ScoringMixin
 
 
 class Head(PreTrainedModel):
@@ -38,7 +39,7 @@ class Head(PreTrainedModel):
         self.transformer.in_head = True
 
 
-class LMHead(Head):
+class LMHead(Head, ScoringMixin):
     """A backbone with a language model head: logits of the next token."""
 
     head = "LMHeadModel"
@@ -102,7 +103,7 @@ class LMHead(Head):
         return self.result(CausalLMOutput(output, loss=loss, logits=logits), return_dict)
 
 
-class DoubleHeads(Head):
+class DoubleHeads(Head, ScoringMixin):
     """A backbone with a language model head and a score of each choice (Radford et al. 2018, sec. 3.3)."""
 
     head = "DoubleHeadsModel"

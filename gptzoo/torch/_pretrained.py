@@ -26,6 +26,8 @@ from gptzoo.checkpoint import (
 )
 from gptzoo.config import GPTConfig, dtype_name
 from gptzoo.errors import ConfigError, InputError
+from gptzoo.generation import GenerationConfig
+from gptzoo.generation._config import generation_config_of, saved_files, stored_generation_config
 from gptzoo.heads import class_name
 from gptzoo.hub import take_options
 from gptzoo.outputs import ModelOutput
@@ -45,12 +47,14 @@ class PreTrainedModel(nn.Module, GenerationMixin, SurgeryMixin):
     Attributes:
         config: the config that the model was made from; not changed by the model, which has a copy after surgery.
         load_report: what `from_pretrained` found in the checkpoint.
+        generation_config: options of `generate`, of a model that has it; others None.
     """
 
     config_class: ClassVar[type[GPTConfig]]
     head: ClassVar[str]
     in_head = False  # whether it is the backbone of a model with a head
     config: GPTConfig
+    generation_config: GenerationConfig | None
     load_report: LoadReport | None = None
 
     def __init__(self, config: GPTConfig, seed: int | None = 0):
@@ -61,6 +65,7 @@ class PreTrainedModel(nn.Module, GenerationMixin, SurgeryMixin):
         if config.attn_implementation == "flash_attention_2":
             require_flash()
         self.config = config
+        self.generation_config = generation_config_of(self.head, config)
 
     def init_weights(self, seed: int | None = 0) -> None:
         """Fills every weight with its initial value from the weight table; None leaves the weights as they are."""
@@ -104,7 +109,8 @@ class PreTrainedModel(nn.Module, GenerationMixin, SurgeryMixin):
 
         Raises:
             CheckpointError: lists everything in the checkpoint that does not fit.
-            ConfigError: lists every override with a wrong value, or of a name that means nothing.
+            ConfigError: lists every override with a wrong value, or of a name that means nothing; or what is wrong with
+                generation_config.json.
         """
         dtype = overrides.pop("torch_dtype", dtype)  # its older name
         hub, overrides = take_options(overrides)
@@ -114,6 +120,7 @@ class PreTrainedModel(nn.Module, GenerationMixin, SurgeryMixin):
         overrides = config_overrides(checkpoint.config, cls.config_class, overrides)
         config = cls.config_class.derive(given or checkpoint.config, **overrides)
         plan = plan_load(checkpoint, config, cls.head, ignore_mismatched_sizes)
+        generation = stored_generation_config(cls.head, checkpoint.path, config, overrides)
         config.dtype = dtype_name(plan.chosen_dtype(dtype, given))
         with torch.device("meta"):  # shapes only: nothing is filled twice
             model = cls(config, seed=None)
@@ -122,7 +129,7 @@ class PreTrainedModel(nn.Module, GenerationMixin, SurgeryMixin):
             value = to_tensor(array).to(device=device, dtype=getattr(torch, config.dtype))
             setattr(module, leaf, nn.Parameter(value))
         model.tie_weights()
-        model.load_report = plan.report
+        model.load_report, model.generation_config = plan.report, generation
         model.eval()
         return (model, plan.report.loading_info()) if output_loading_info else model  # type: ignore[return-value]
 
@@ -136,6 +143,8 @@ class PreTrainedModel(nn.Module, GenerationMixin, SurgeryMixin):
         **foreign: Any,
     ) -> None:
         """Writes config.json and safetensors, which Transformers and the other frameworks here load as they are.
+
+        Also generation_config.json, of a model that generates.
 
         Args:
             is_main_process: whether to write at all: of several processes one should.
@@ -153,7 +162,8 @@ class PreTrainedModel(nn.Module, GenerationMixin, SurgeryMixin):
         if absent := [f"{name}: absent" for name, spec in specs.items() if name not in values and not spec.tied]:
             raise InputError.listing("state_dict", absent)
         tensors = {name: lambda name=name: to_array(values[name]) for name in specs if name in values}
-        save_checkpoint(save_directory, self.config, self.head, tensors, max_shard_size=max_shard_size)
+        extra = saved_files(self.generation_config, self.config)
+        save_checkpoint(save_directory, self.config, self.head, tensors, max_shard_size=max_shard_size, extra=extra)
 
     def get_weight(self, name: str) -> Tensor:
         """Returns a weight by its canonical name."""

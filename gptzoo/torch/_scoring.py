@@ -1,0 +1,68 @@
+"""Scores of texts in PyTorch."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from gptzoo._runners import runner_of
+from gptzoo.scoring import Score, Steps, score
+from gptzoo.torch._layers import at_least_float32
+
+
+class ScoringMixin:
+    """Log probabilities of given texts, for models with a language model head."""
+
+    def score(
+        self: Any,
+        texts: Any,
+        tokenizer: Any | str | Path = None,
+        *,
+        stride: int | None = None,
+        max_length: int | None = None,
+        batch_size: int = 1,
+        add_bos: bool = False,
+    ) -> Score | list[Score]:
+        """Computes the log probability of each token given those before it, and the text's perplexity.
+
+        A text that is longer than `max_length` is read in windows. Each begins `stride` tokens after the one before,
+        and scores the tokens that are new in it. So every token but the first is scored once, given all tokens before
+        it, or at least `max_length - stride` of them. A smaller stride gives more of them, and takes longer. This is
+        the sliding window of Hugging Face's guide on the perplexity of fixed-length models.
+
+        Numbers agree between PyTorch, Keras and Flax as the logits do. Matrix products are in full float32.
+
+        Args:
+            texts: a text, token ids (T,), or a list of these; or rows of ids (B, T), without padding.
+            tokenizer: of the model, or its path or name; not needed for ids.
+            stride: from 1 to `max_length - 1`; None: half of `max_length`.
+            max_length: of a window, from 2; None: the config's `n_positions`.
+            batch_size: how many windows go through the model together.
+            add_bos: whether the tokenizer's bos token, or else the config's, is put before each text, in place of
+                special tokens that the tokenizer adds. Then all tokens of the text are scored.
+
+        Returns:
+            The score of the text, or a list of scores.
+
+        Raises:
+            InputError: lists what is wrong with the arguments, or with the texts.
+            GPTZooError: a log probability is infinite or not a number.
+        """
+        steps = Steps(partial(last_states, self), partial(log_probs, self))
+        options: dict[str, Any] = {"stride": stride, "max_length": max_length}
+        options |= {"batch_size": batch_size, "add_bos": add_bos}
+        return score(runner_of("torch", self), steps, texts, tokenizer, **options)
+
+
+def last_states(model: Any, ids: Tensor) -> Tensor:  # (B, W) -> (B, W, E)
+    states: Tensor = model.transformer(ids, use_cache=False, return_dict=True).last_hidden_state
+    return states
+
+
+def log_probs(model: Any, states: Tensor, places: Tensor, targets: Tensor) -> Tensor:  # (B, W, E), 2 x (N,) -> (N,)
+    logits = at_least_float32(model.lm_head(states.flatten(0, 1)[places]))  # (N, V)
+    return -F.cross_entropy(logits, targets, reduction="none")

@@ -1,0 +1,72 @@
+"""Completion in PyTorch: compiled steps, caches that are written in place."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gptzoo.cache import OwnedCache, StaticCache
+from tests import matrix
+
+torch = pytest.importorskip("torch")
+if "torch" not in matrix.TESTED:
+    pytest.skip("GPTZOO_FRAMEWORKS is without torch", allow_module_level=True)
+
+PROMPTS = np.array([[5, 9, 31, 9], [22, 5, 9, 14], [1, 2, 1, 2]])
+
+
+def runner(**config: Any) -> Any:
+    config = matrix.tiny("gpt2", n_positions=64, eos_token_id=None, **config)
+    return matrix.build("torch", config, "LMHeadModel", matrix.random_weights(config, "LMHeadModel", seed=2))
+
+
+CALLS: dict[str, dict[str, Any]] = {
+    "greedy": {},
+    "drawn": {"do_sample": True, "seed": 3},
+    "hotter": {"do_sample": True, "seed": 4, "temperature": 2.0, "top_k": 9},
+    "masked": {"attention_mask": torch.tensor([[0, 1]] * 3)},
+    "penalty": {"repetition_penalty": 1.5},
+}
+
+
+def test_compiled_once_for_a_bucket_without_a_graph_break() -> None:
+    """The prompt and a step; neither another length nor another option is compiled anew."""
+    from torch._dynamo.testing import CompileCounterWithBackend
+
+    eager, compiled = runner(), runner()
+    counter = CompileCounterWithBackend("eager")
+    compiled.model.compile(fullgraph=True, dynamic=False, backend=counter)
+    for (new, tokens), options in zip(((6, 4), (9, 3), (20, 4), (8, 2), (28, 4)), CALLS.values(), strict=True):
+        found, wanted = (one.generate(PROMPTS[:, -tokens:], max_new_tokens=new, **options) for one in (compiled, eager))
+        assert np.array_equal(found, wanted)
+    assert counter.frame_count == 2
+    # One row is multiplied in another way than several.
+    found, wanted = (one.generate(PROMPTS[:1], max_new_tokens=9) for one in (compiled, eager))
+    assert np.array_equal(found, wanted)
+    assert counter.frame_count == 4
+    compiled.generate(PROMPTS[:1], max_new_tokens=40)  # 44 columns: the next bucket
+    assert counter.frame_count == 6
+
+
+def test_an_owned_cache_is_written_in_place_and_no_other() -> None:
+    model = runner().model
+    ids = torch.tensor(PROMPTS)
+    for kind, in_place in ((StaticCache, False), (OwnedCache, True)):
+        cache = kind(*model.init_cache(3, 8))
+        with torch.no_grad():
+            output = model(ids, past_key_values=cache, use_cache=True, return_dict=True)
+        assert type(output.past_key_values) is kind
+        assert bool(cache.layers[0][0].any()) is in_place
+        assert (output.past_key_values.layers[1][1].data_ptr() == cache.layers[1][1].data_ptr()) is in_place
+        assert int(output.past_key_values.length) == 4
+
+
+def test_gradients_and_modes_stay_as_they_are() -> None:
+    model = runner().model
+    model.train()
+    model.generate(torch.tensor(PROMPTS), max_new_tokens=2)
+    assert model.training
+    assert torch.is_grad_enabled()
+    assert all(weight.grad is None for weight in model.parameters())
