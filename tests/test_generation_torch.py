@@ -14,6 +14,8 @@ torch = pytest.importorskip("torch")
 if "torch" not in matrix.TESTED:
     pytest.skip("GPTZOO_FRAMEWORKS is without torch", allow_module_level=True)
 
+from gptzoo.torch._layers import linear  # noqa: E402
+
 PROMPTS = np.array([[5, 9, 31, 9], [22, 5, 9, 14], [1, 2, 1, 2]])
 
 
@@ -70,3 +72,26 @@ def test_gradients_and_modes_stay_as_they_are() -> None:
     assert model.training
     assert torch.is_grad_enabled()
     assert all(weight.grad is None for weight in model.parameters())
+
+
+def test_products_in_inference_mode() -> None:
+    """oneDNN's are those of F.linear to rounding, of weights as heads and as OpenAI store them, and have no gradient."""
+    x, weight, bias = torch.randn(2, 3, 8), torch.randn(5, 8), torch.randn(5)
+    for stored in (weight, weight.T.contiguous().T):
+        for offset in (None, bias):
+            wanted = torch.nn.functional.linear(x, stored, offset)
+            with torch.inference_mode():
+                assert (linear(x, stored, offset) - wanted).abs().max() < 1e-5
+                assert (linear(x[:1, :1], stored, offset) - wanted[:1, :1]).abs().max() < 1e-5
+    assert linear(x, weight.requires_grad_(), bias).requires_grad
+
+
+def test_what_is_returned_can_be_trained_on() -> None:
+    """Though it is made in inference mode, whose tensors cannot."""
+    model = runner().model
+    output = model.generate(
+        torch.tensor(PROMPTS), max_new_tokens=3, return_dict_in_generate=True, output_scores=True, output_logits=True
+    )
+    assert not any(x.is_inference() for x in (output.sequences, *output.scores, *output.logits))
+    model(output.sequences, labels=output.sequences).loss.backward()
+    assert all(weight.grad is not None for weight in model.parameters())

@@ -57,20 +57,29 @@ class GenerationMixin:
         Raises:
             InputError: lists what is wrong with the arguments; or there are too few positions, or no such head.
         """
-        return generate(
-            self,
-            ARRAYS,
-            Engine,
-            input_ids,
-            generation_config,
-            attention_mask,
-            logits_processor=logits_processor,
-            stopping_criteria=stopping_criteria,
-            streamer=streamer,
-            assistant_model=assistant_model,
-            tokenizer=tokenizer,
-            options=options,
-        )
+        with torch.inference_mode():
+            output = generate(
+                self,
+                ARRAYS,
+                Engine,
+                input_ids,
+                generation_config,
+                attention_mask,
+                logits_processor=logits_processor,
+                stopping_criteria=stopping_criteria,
+                streamer=streamer,
+                assistant_model=assistant_model,
+                tokenizer=tokenizer,
+                options=options,
+            )
+        return outside(output)
+
+
+def outside(output: Any) -> Any:
+    """Copies tensors that were made in inference mode: only copies can take part in training."""
+    if isinstance(output, GenerateOutput):
+        return GenerateOutput({name: outside(value) for name, value in output.items()})
+    return tuple(map(outside, output)) if isinstance(output, tuple) else output.clone()
 
 
 class Engine(_engine.Engine):

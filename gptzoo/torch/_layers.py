@@ -36,6 +36,40 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
+# oneDNN's product, which reads the weights with all cores and where they are; MKL's reads them with one for one row.
+ONEDNN = getattr(torch.ops.mkldnn, "_linear_pointwise", None) if torch.backends.mkldnn.is_available() else None
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:  # (..., n_in), (n_out, n_in) -> (..., n_out)
+    """As `F.linear`; without gradients, on a CPU and in float32, by oneDNN."""
+    if ONEDNN is None or x.device.type != "cpu" or {x.dtype, weight.dtype} != {torch.float32} or not in_inference():
+        return F.linear(x, weight, bias)
+    if torch.compiler.is_compiling():
+        return by_onednn(x, weight, bias)
+    y: Tensor = ONEDNN(x, weight, bias, "none", [], "")
+    return y
+
+
+def in_inference() -> bool:
+    """Whether no gradient will be asked for; compilers see no inference mode, and exported programs run elsewhere."""
+    if torch.compiler.is_compiling():
+        return not torch.is_grad_enabled() and not torch.compiler.is_exporting()
+    return torch.is_inference_mode_enabled()
+
+
+@torch.library.custom_op("gptzoo::linear", mutates_args=(), schema="(Tensor x, Tensor weight, Tensor? bias) -> Tensor")
+def by_onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """The same for PyTorch's compilers, which do not take the bare function."""
+    assert ONEDNN is not None
+    y: Tensor = ONEDNN(x, weight, bias, "none", [], "")
+    return y
+
+
+@by_onednn.register_fake
+def _(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return x.new_empty(*x.shape[:-1], weight.shape[0])
+
+
 class Embedding(nn.Module):
     """A table of vectors, looked up by id."""
 
@@ -56,7 +90,7 @@ class Linear(nn.Module):
         self.bias = nn.Parameter(torch.empty(n_out)) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:  # (..., n_in) -> (..., n_out)
-        return F.linear(x, self.weight, self.bias)
+        return linear(x, self.weight, self.bias)
 
 
 class Conv1D(nn.Module):
@@ -68,7 +102,7 @@ class Conv1D(nn.Module):
         self.bias = nn.Parameter(torch.empty(n_out))
 
     def forward(self, x: Tensor) -> Tensor:  # (..., n_in) -> (..., n_out)
-        return F.linear(x, self.weight.T, self.bias)
+        return linear(x, self.weight.T, self.bias)
 
 
 class LayerNorm(nn.Module):
