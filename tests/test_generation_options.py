@@ -67,8 +67,18 @@ BEAMS: dict[str, dict[str, Any]] = {
 }
 CASES = GREEDY | {f"beams_{name}": options for name, options in BEAMS.items()}
 
-# Keras and Flax compile a loop for each of them, which takes seconds; the others go step by step, uncompiled.
+# Keras and Flax compile a loop for each of these, which takes seconds, or go step by step, uncompiled, which does too:
+# what else processors do is the same in every namespace by test_processors.py.
 COMPILED = ("all", "beams_processors")
+STEPS = (
+    "sequence_bias",
+    "forced_eos_list",
+    "several_ends",
+    "no_cache",
+    "beams_five",
+    "beams_never_short",
+    "beams_early",
+)
 
 DRAWN: dict[str, dict[str, Any]] = {
     "top_k": {"top_k": 5},
@@ -123,7 +133,8 @@ def tokens_of_transformers(family: str, case: str) -> np.ndarray:
 @families
 def test_tokens_of_transformers(family: str, framework: str) -> None:
     runner = runner_of(family, framework)
-    for case, options in CASES.items():
+    few = COMPILED if family == "openai-gpt" else (*COMPILED, *STEPS)
+    for case, options in CASES.items() if framework == "torch" else ((case, CASES[case]) for case in few):
         own = [] if framework == "torch" or case in COMPILED else [by_steps]
         found = runner.generate(PROMPTS, logits_processor=own, **({"max_new_tokens": NEW} | options))
         assert np.array_equal(found, tokens_of_transformers(family, case)), case
@@ -228,6 +239,54 @@ def test_own_processors_and_criteria(framework: str) -> None:
         PROMPTS, max_new_tokens=5, num_beams=3, stopping_criteria=[lambda ids, scores: ids.shape[1] >= 6]
     )
     assert beams.shape == (3, 6)
+
+
+@frameworks
+def test_what_own_functions_return_is_checked(framework: str) -> None:
+    runner = runner_of("gpt2", framework)
+
+    def called(**functions: Any) -> Any:
+        return runner.generate(PROMPTS[:2], max_new_tokens=2, **functions)
+
+    for wrong in (lambda ids, scores: scores[:, :5], lambda ids, scores: None, lambda ids, scores: 1.5):
+        with pytest.raises(InputError, match=r"logits_processor: .* returned, expected scores of shape \(2, 40\)"):
+            called(logits_processor=[wrong])
+    for said in (None, 0.5, "x", np.ones(3, bool), np.ones((2, 1), bool)):
+        with pytest.raises(InputError, match=r"stopping_criteria: .* returned, expected True or False, or one for"):
+            called(stopping_criteria=[lambda ids, scores, said=said: said])
+    plain = called(logits_processor=None, stopping_criteria=None)
+    for said in (False, 0, np.bool_(False), [False, False], np.zeros(2, bool)):
+        assert np.array_equal(called(stopping_criteria=[lambda ids, scores, said=said: said]), plain)
+    for said in (True, 1, np.bool_(True), [True, True]):
+        assert called(stopping_criteria=[lambda ids, scores, said=said: said]).shape == (2, 5)
+    for name in ("logits_processor", "stopping_criteria"):
+        for given in (by_steps, 3, [None], "abc", [by_steps, 5]):
+            with pytest.raises(InputError, match=rf"{name}: .*, expected a list of functions"):
+                called(**{name: given})
+
+
+@frameworks
+@pytest.mark.parametrize("beams", [1, 2])
+def test_no_score_that_is_left_is_an_error(beams: int, framework: str) -> None:
+    runner = runner_of("gpt2", framework)
+    for factor in (float("nan"), float("inf")):
+        own = [lambda ids, scores, factor=factor: scores * 0 - factor]
+        with pytest.raises(InputError, match="no finite score is left for new token 1"):
+            runner.generate(PROMPTS, max_new_tokens=3, num_beams=beams, logits_processor=own)
+    with pytest.raises(InputError, match=r"suppress_tokens: .*, expected one token at least that is left"):
+        runner.generate(PROMPTS, num_beams=beams, max_new_tokens=2, suppress_tokens=list(range(40)))
+    with pytest.raises(InputError, match=r"forced_eos_token_id: .*, expected a token that is not suppressed"):
+        runner.generate(PROMPTS, num_beams=beams, max_new_tokens=2, suppress_tokens=[5], forced_eos_token_id=5)
+
+
+@frameworks
+def test_a_finished_beam_of_a_very_low_score_is_found(framework: str) -> None:
+    """Scores below Transformers' smallest, -1e9: there is no empty row for them."""
+    found = runner_of("gpt2", framework).generate(
+        PROMPTS, max_new_tokens=NEW, num_beams=2, length_penalty=-20.0, eos_token_id=[], logits_processor=[by_steps]
+    )
+    assert found.shape == (3, 4 + NEW)
+    assert np.array_equal(found[:, :4], PROMPTS)
 
 
 @frameworks

@@ -52,6 +52,19 @@ def test_compiled_once_for_a_bucket_without_a_graph_break() -> None:
     assert counter.frame_count == 6
 
 
+def test_more_buckets_than_pytorch_compiles_by_itself() -> None:
+    compiled = runner()
+    compiled.model.compile(fullgraph=True, dynamic=False, backend="eager")
+    for rows in range(1, 7):
+        assert compiled.generate(np.repeat(PROMPTS[:1], rows, axis=0), max_new_tokens=2).shape == (rows, 6)
+
+
+def test_autocast() -> None:
+    model = runner().model
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert model.generate(torch.tensor(PROMPTS), max_new_tokens=3).shape == (3, 7)
+
+
 def test_an_owned_cache_is_written_in_place_and_no_other() -> None:
     model = runner().model
     ids = torch.tensor(PROMPTS)
@@ -75,7 +88,7 @@ def test_gradients_and_modes_stay_as_they_are() -> None:
 
 
 def test_products_in_inference_mode() -> None:
-    """oneDNN's are those of F.linear to rounding, of weights as heads and as OpenAI store them, and have no gradient."""
+    """oneDNN's are F.linear's to rounding, of weights as heads and as OpenAI store them, and have no gradient."""
     x, weight, bias = torch.randn(2, 3, 8), torch.randn(5, 8), torch.randn(5)
     for stored in (weight, weight.T.contiguous().T):
         for offset in (None, bias):

@@ -10,7 +10,7 @@ from gptzoo._settings import short
 from gptzoo.config import GPTConfig
 from gptzoo.errors import InputError
 from gptzoo.generation._config import DEFAULTS, IDS, OPTIONS, GenerationConfig, value_problems
-from gptzoo.generation._others import other_problems
+from gptzoo.generation._others import described, other_problems
 from gptzoo.generation._rules import plain
 from gptzoo.generation._seed import next_seed
 from gptzoo.generation._speculative import assistant_problems
@@ -72,6 +72,7 @@ def plan(
     *,
     assistant: Any = None,
     streamed: bool = False,
+    functions: Mapping[str, Any] | None = None,
 ) -> Plan:
     """Checks a call's arguments.
 
@@ -80,6 +81,7 @@ def plan(
         given: what the call was given by name beside the arguments of its own, options and unknown ones.
         assistant: the assistant model that it was given.
         streamed: whether it was given a streamer.
+        functions: what it was given as lists of functions, by name.
 
     Raises:
         InputError: lists what is wrong: with the arrays, the other arguments, too few positions, or a model without
@@ -92,6 +94,7 @@ def plan(
     call.assisted, call.streamed = assistant is not None, streamed
     problems += call.problems
     problems += assistant_problems(model, assistant) if call.assisted else []
+    problems += _function_problems(functions or {})
     for check in _CHECKS:
         problems += check(call)
     if problems:
@@ -142,6 +145,10 @@ class _Call:
         self.sources: dict[str, str] = {}
         self.problems = [*other_problems({name: given[name] for name in given if name not in OPTIONS}, OWN)]
         stored = getattr(model, "generation_config", None)
+        if not isinstance(stored, GenerationConfig | None):
+            found = type(stored).__name__
+            self.problems.append(f"model.generation_config: a {found}, expected a gptzoo.GenerationConfig")
+            stored = None
         self._add("config", {name: value for name in IDS if (value := getattr(self.config, name)) is not None})
         self._add("model.generation_config", stored.following(self.config).said() if stored else {})
         if isinstance(generation_config, GenerationConfig | None):
@@ -307,6 +314,25 @@ def _tokens(value: Any) -> Iterator[int]:
             yield from _tokens(entry)
 
 
+def _function_problems(functions: Mapping[str, Any]) -> Iterator[str]:
+    for name, given in functions.items():
+        if given is not None and not (isinstance(given, list | tuple) and all(map(callable, given))):
+            yield f"{name}: {described(given)}, expected a list of functions"
+
+
+def _forced_problems(call: _Call) -> Iterator[str]:
+    """What no token could meet, whoever said it."""
+    options = call.options
+    suppressed = set(options.suppress_tokens or ())
+    suppressed |= {word[0] for word in options.bad_words_ids or () if len(word) == 1}
+    if len(suppressed) == call.config.vocab_size:
+        yield f"{call.says('suppress_tokens')}, expected one token at least that is left"
+    for name in ("forced_bos_token_id", "forced_eos_token_id"):
+        forced = [*_tokens(getattr(options, name))]
+        if forced and suppressed.issuperset(forced):
+            yield f"{call.says(name)}, expected a token that is not suppressed or a bad word"
+
+
 def _effect_problems(call: _Call) -> Iterator[str]:
     """What a call asks for and would not get; of stored options it is left alone."""
     met = {"do_sample": call.samples, "num_beams": call.beams > 1}
@@ -360,6 +386,7 @@ _CHECKS = (
     _token_problems,
     _search_problems,
     _effect_problems,
+    _forced_problems,
     _draft_problems,
     _streamer_problems,
     _seed_problems,

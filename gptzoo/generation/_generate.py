@@ -28,8 +28,8 @@ def generate(
     generation_config: GenerationConfig | None,
     attention_mask: Any,
     *,
-    logits_processor: Sequence[Callable[[Array, Array], Array]],
-    stopping_criteria: Sequence[Callable[[Array, Array], Any]],
+    logits_processor: Sequence[Callable[[Array, Array], Array]] | None,
+    stopping_criteria: Sequence[Callable[[Array, Array], Any]] | None,
     streamer: Any,
     assistant_model: Any,
     tokenizer: Any,
@@ -52,14 +52,15 @@ def generate(
             *(model, kind, input_ids, attention_mask, generation_config, options),
             assistant=assistant_model,
             streamed=streamed,
+            functions={"logits_processor": logits_processor, "stopping_criteria": stopping_criteria},
         )
         engine = engine_of(model)
         ids = engine.numpy(input_ids)
         mask = np.ones_like(ids) if attention_mask is None else engine.numpy(attention_mask)
-        criteria = [*stopping_criteria]
+        criteria = [*(stopping_criteria or ())]
         if todo.options.stop_strings:
             criteria.append(_stop_strings(engine, StopStrings(todo.options.stop_strings, tokenizer), mask != 0))
-        hooks = Hooks(tuple(logits_processor), tuple(criteria))
+        hooks = Hooks(tuple(logits_processor or ()), tuple(criteria))
         assistant = None if assistant_model is None else engine_of(assistant_model)
         put(ids)
         output = run(engine, model.config, todo, ids, mask, hooks, put if streamed else None, assistant)

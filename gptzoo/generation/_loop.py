@@ -20,7 +20,7 @@ from gptzoo.generation._namespace import Namespace
 from gptzoo.generation._output import GenerateOutput
 from gptzoo.generation._processors import active
 from gptzoo.generation._sampling import noise
-from gptzoo.generation._search import LEAST, Beams, Hooks, Search, State, Step, choose, going, stop
+from gptzoo.generation._search import LEAST, NONE_YET, Beams, Hooks, Search, State, Step, choose, going, stop
 from gptzoo.generation._speculative import Drafter, drafter_of, speculate
 
 Array = Any  # of the framework
@@ -133,7 +133,7 @@ def _beams(xp: Namespace, prompts: int, n_beams: int, ids: Array) -> Beams:
         scores=xp.array(first),
         ids=xp.reshape(ids, (prompts, n_beams, -1)),
         lengths=xp.integer(xp.array(np.zeros((prompts, n_beams), np.int64))),
-        finished_scores=xp.array(scores),
+        finished_scores=xp.array(np.full_like(scores, NONE_YET)),
         finished=xp.array(np.zeros((prompts, n_beams), bool)),
         open=xp.array(np.ones((prompts, 1), bool)),
     )
@@ -212,7 +212,7 @@ def _check(broken: int) -> None:
     if broken > 0:
         raise GPTZooError(f"generate: infinite logits or not numbers at new token {broken}, expected finite ones")
     if broken < 0:
-        raise InputError(f"generate: new token {-broken} of a row: the processors leave none, expected one at least")
+        raise InputError(f"generate: no finite score is left for new token {-broken} of a row, expected one at least")
 
 
 def _result(engine: Engine, todo: Plan, state: State, observers: Observers) -> GenerateOutput:

@@ -11,7 +11,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from gptzoo.errors import InputError
 from gptzoo.generation._namespace import Namespace
+from gptzoo.generation._others import described
 
 Array = Any  # of the namespace's framework
 Static = tuple[tuple[str, tuple[Any, ...]], ...]
@@ -367,5 +369,18 @@ def process(
                 scores = TABLE[name].apply(xp, tokens, scores, *fixed, *values[name])
         if early:
             for function in custom:
-                scores = function(xp.leading(tokens.ids, tokens.length), scores)
+                scores = _own(xp, function(xp.leading(tokens.ids, tokens.length), scores), scores)
     return scores
+
+
+def _own(xp: Namespace, found: Any, scores: Array) -> Array:
+    """Returns what a caller's processor makes of scores, in float64.
+
+    Raises:
+        InputError: it is something else than scores of the same shape.
+    """
+    if tuple(getattr(found, "shape", ())) != tuple(scores.shape) or "float" not in str(found.dtype):
+        wanted = f"scores of shape {tuple(scores.shape)}"
+        what = f"shape {tuple(found.shape)}, {found.dtype}" if hasattr(found, "shape") else described(found)
+        raise InputError(f"logits_processor: {what} returned, expected {wanted}")
+    return xp.float64(found)

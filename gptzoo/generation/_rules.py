@@ -94,6 +94,8 @@ def plain(value: Any, depth: int = _DEPTH) -> Any:
     """Returns a value in Python's own types: tuples as lists, numbers of NumPy and of frameworks as int and float."""
     if value is None or isinstance(value, bool | str):
         return value
+    if callable(getattr(value, "tolist", None)):  # arrays of NumPy, PyTorch and JAX, and NumPy's numbers
+        return plain(value.tolist(), depth)
     if (number := whole(value)) is not None:
         return number
     if isinstance(value, Real):

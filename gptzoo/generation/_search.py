@@ -10,13 +10,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import numpy as np
+
+from gptzoo.errors import InputError
 from gptzoo.generation._namespace import Namespace
+from gptzoo.generation._others import described
 from gptzoo.generation._processors import Tokens, process
 from gptzoo.generation._sampling import draw
 
 Array = Any  # of the namespace's framework
 
-LEAST = -1e9  # a score below all: as in Transformers, finite, so that differences of it are numbers
+LEAST = -1e9  # what makes a running row the last one: as in Transformers, finite, so that differences are numbers
+NONE_YET = -float("inf")  # the score of a finished row that is not there
 
 
 @dataclass(frozen=True)
@@ -109,11 +114,24 @@ class Hooks:
     processors: tuple[Callable[[Array, Array], Array], ...] = ()
     criteria: tuple[Callable[[Array, Array], Array], ...] = ()
 
-    def stopped(self, ids: Array, scores: Array, ended: Array) -> Array:
+    def stopped(self, xp: Namespace, ids: Array, scores: Array, ended: Array) -> Array:
         """Adds the rows that criteria end to those that have ended."""
         for criterion in self.criteria:
-            ended = ended | criterion(ids, scores)
+            ended = ended | _verdict(xp, criterion(ids, scores), ids.shape[0])
         return ended
+
+
+def _verdict(xp: Namespace, said: Any, rows: int) -> Array:
+    """Returns what a criterion says, as truth values: one, or one for each row.
+
+    Raises:
+        InputError: it says something else.
+    """
+    own = said if hasattr(said, "shape") and not isinstance(said, np.ndarray | np.generic) else np.asarray(said)
+    if tuple(own.shape) not in ((), (rows,)) or not any(kind in str(own.dtype) for kind in ("bool", "int")):
+        raise InputError(f"stopping_criteria: {described(said)} returned, expected True or False, or one for each row")
+    own = xp.array(own) if isinstance(own, np.ndarray) else own
+    return own if "bool" in str(own.dtype) else own != 0
 
 
 NONE = Hooks()
@@ -149,7 +167,7 @@ def next_scores(
     """Returns what tokens are chosen by; of beams these are log probabilities."""
     if search.plain and not hooks.processors:
         return logits
-    scores = xp.float64(logits)
+    scores = xp.float64(logits) + 0.0  # a call's own processor may write into its scores: not into the logits
     if search.beams > 1:
         scores = xp.log_softmax(scores)
     tokens = Tokens(state.ids, state.real, state.length, values["prompt"])
@@ -170,8 +188,7 @@ def _append(
     else:
         chosen = xp.argmax(scores)
     if not search.plain or hooks.processors:
-        nothing = xp.any(~(xp.isfinite(xp.max(scores)) | state.ended)) & (state.broken == 0)
-        state = state._replace(broken=xp.where(nothing, values["prompt"] - state.length - 1, state.broken))
+        state = _note_none(xp, values, state, scores, state.ended)
     tokens = xp.where(state.ended, values["pad"], xp.integer(chosen))  # (R,)
     ids = xp.put_column(state.ids, state.length, tokens)
     length = state.length + 1
@@ -180,12 +197,19 @@ def _append(
     return stop(xp, step, hooks)
 
 
+def _note_none(xp: Namespace, values: Mapping[str, Any], state: State, scores: Array, over: Array) -> State:
+    """Notes that the processors have left no finite score in a row that is not over."""
+    most = xp.max(xp.where(scores == scores, scores, float("inf")))
+    nothing = xp.any(~(xp.isfinite(most) | over)) & (state.broken == 0)
+    return state._replace(broken=xp.where(nothing, values["prompt"] - state.length - 1, state.broken))
+
+
 def stop(xp: Namespace, step: Step, hooks: Hooks) -> Step:
     """Ends the rows that a call's criteria end; not of beam search."""
     if not hooks.criteria:
         return step
     ids = xp.leading(step.state.ids, step.state.length)
-    return step._replace(state=step.state._replace(ended=hooks.stopped(ids, step.scores, step.state.ended)))
+    return step._replace(state=step.state._replace(ended=hooks.stopped(xp, ids, step.scores, step.state.ended)))
 
 
 def _ends(xp: Namespace, values: Mapping[str, Any], tokens: Array) -> Array:
@@ -205,6 +229,7 @@ def _branch(
     n_beams, vocab = search.beams, scores.shape[-1]
     n_prompts = scores.shape[0] // n_beams
     n_candidates = n_beams * min(vocab, max(2, 1 + values["ends"].shape[0]))
+    state = _note_none(xp, values, state, xp.reshape(scores, (n_prompts, -1)), ~beams.open[:, 0])
     sums = xp.reshape(scores, (n_prompts, n_beams, vocab)) + beams.scores[:, :, None]
     sums, index = xp.top_k(xp.reshape(sums, (n_prompts, n_beams * vocab)), n_candidates)  # (B, M), best first
     first_row = xp.integer(xp.arange(n_prompts))[:, None] * n_beams
@@ -214,7 +239,7 @@ def _branch(
     length = state.length + 1
     ends = _ends(xp, values, tokens) | (length >= values["limit"])  # (B, M)
     if hooks.criteria:
-        flat_ends = hooks.stopped(xp.leading(ids, length), scores, xp.reshape(ends, (-1,)))
+        flat_ends = hooks.stopped(xp, xp.leading(ids, length), scores, xp.reshape(ends, (-1,)))
         ends = xp.reshape(flat_ends, (n_prompts, n_candidates))
     ids = xp.reshape(ids, (n_prompts, n_candidates, -1))
     beams = _finish(xp, search, values, beams, sums, ids, ends, length)
@@ -250,7 +275,7 @@ def _finish(
     if search.early_stopping is True:
         taken = taken & ~xp.all(beams.finished)[:, None]
     new = xp.float64(length - values["prompt"])
-    scores = xp.where(taken, sums / new ** values["length_penalty"], LEAST)  # (B, M)
+    scores = xp.where(taken, sums / new ** values["length_penalty"], NONE_YET)  # (B, M)
     scores, order = xp.top_k(xp.concatenate((beams.finished_scores, scores)), search.beams)  # (B, K)
     lengths = xp.concatenate((beams.lengths, xp.where(taken, length, 0)))
     return beams._replace(
@@ -269,7 +294,7 @@ def _may_improve(
     if search.early_stopping == "never":
         now = xp.where(penalty > 0, xp.float64(values["limit"] - values["prompt"]), now)
     best = running[:, :1] / now**penalty
-    worst = xp.where(beams.finished, -xp.max(-beams.finished_scores)[:, None], LEAST)  # (B, K)
+    worst = xp.where(beams.finished, -xp.max(-beams.finished_scores)[:, None], NONE_YET)  # (B, K)
     return xp.any(best > worst)[:, None]
 
 

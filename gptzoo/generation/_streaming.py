@@ -224,7 +224,7 @@ def streaming(streamer: Any) -> Iterator[Callable[[np.ndarray], None]]:
     if streamer is None:
         yield lambda ids: None
         return
-    if not all(callable(getattr(streamer, name, None)) for name in ("put", "end")):
+    if isinstance(streamer, type) or not all(callable(getattr(streamer, name, None)) for name in ("put", "end")):
         raise InputError(f"streamer: {short(streamer)}, expected one with put and end, such as a TextStreamer")
     try:
         yield streamer.put

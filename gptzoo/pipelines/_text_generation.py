@@ -102,6 +102,8 @@ class TextGenerationPipeline(Pipeline):
         if options.truncation and options.max_length is not None:
             prompt = prompt[: max(len(ids) + options.max_length - 1, 1)]
         new = self.new_tokens(len(prompt), len(ids), options)
+        if options.generate.get("overflow") == "slide":
+            return Item(source, [prompt], new, index)
         room = self.limit - new
         if room < 1:
             raise InputError(f"{new} new tokens, expected fewer than {self.limit} (n_positions)")

@@ -49,8 +49,8 @@ class Context:
         """Puts the new keys and values behind the cached ones of a block."""
         if isinstance(self.past, OwnedCache):
             past_k, past_v = self.past.layers[layer]
-            k = past_k.index_copy_(2, self.queries, k)
-            v = past_v.index_copy_(2, self.queries, v)
+            k = past_k.index_copy_(2, self.queries, k.to(past_k.dtype)).to(k.dtype)
+            v = past_v.index_copy_(2, self.queries, v.to(past_v.dtype)).to(v.dtype)
         elif isinstance(self.past, StaticCache):
             past_k, past_v = self.past.layers[layer]
             k = past_k.to(k.dtype).index_copy(2, self.queries, k)

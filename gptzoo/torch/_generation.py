@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,8 @@ from gptzoo.cache import OwnedCache, StaticCache
 from gptzoo.generation import GenerateOutput, GenerationConfig, _engine, generate
 from gptzoo.torch._layers import ARRAYS
 from gptzoo.torch._namespace import Namespace
+
+MOST_PROGRAMS = 1000  # of a compiled model; PyTorch's limit, 8, is for what is compiled again and again
 
 
 class GenerationMixin:
@@ -25,8 +28,8 @@ class GenerationMixin:
         generation_config: GenerationConfig | None = None,
         *,
         attention_mask: Tensor | None = None,
-        logits_processor: Sequence[Callable[[Tensor, Tensor], Tensor]] = (),
-        stopping_criteria: Sequence[Callable[[Tensor, Tensor], Any]] = (),
+        logits_processor: Sequence[Callable[[Tensor, Tensor], Tensor]] | None = None,
+        stopping_criteria: Sequence[Callable[[Tensor, Tensor], Any]] | None = None,
         streamer: Any = None,
         assistant_model: Any = None,
         tokenizer: Any = None,
@@ -57,7 +60,7 @@ class GenerationMixin:
         Raises:
             InputError: lists what is wrong with the arguments; or there are too few positions, or no such head.
         """
-        with torch.inference_mode():
+        with torch.inference_mode(), room_for_buckets(self):
             output = generate(
                 self,
                 ARRAYS,
@@ -73,6 +76,15 @@ class GenerationMixin:
                 options=options,
             )
         return outside(output)
+
+
+def room_for_buckets(model: Any) -> Any:
+    """Lets PyTorch compile a program for each bucket; not where nothing is compiled, as its compiler loads slowly."""
+    if model._compiled_call_impl is None:
+        return nullcontext()
+    from torch._dynamo import config
+
+    return config.patch(recompile_limit=MOST_PROGRAMS)
 
 
 def outside(output: Any) -> Any:

@@ -87,7 +87,7 @@ class Namespace(_namespace.Namespace):
         return x.index_select(1, index)
 
     def leading(self, x: Tensor, n: Any) -> Tensor:
-        return x[:, : int(n)]
+        return x[:, : int(n)].clone()  # which a call's own function may write into
 
     def reshape(self, x: Tensor, shape: Sequence[int]) -> Tensor:
         return x.reshape(tuple(shape))
