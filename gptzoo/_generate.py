@@ -12,7 +12,7 @@ from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 from gptzoo._json import parse_json
-from gptzoo._run import OPTIONS, SOURCE, device, flag
+from gptzoo._run import OPTIONS, SOURCE, decoded, device, flag
 from gptzoo._settings import short, unknown_argument
 from gptzoo.errors import InputError
 from gptzoo.hub import DEFAULT_MODEL
@@ -158,9 +158,4 @@ def _parsed(value: str) -> Any:
 def _read_prompt(progress: Callable[[str], None]) -> str:
     if sys.stdin.isatty():
         progress("reading the prompt from the terminal, up to Ctrl-D")
-    content = sys.stdin.buffer.read()
-    try:
-        return content.decode().removesuffix("\n").removesuffix("\r")
-    except UnicodeDecodeError as problem:
-        found = f"byte {content[problem.start]:#04x} at {problem.start}"
-        raise InputError(f"{SOURCE}: {found}, expected UTF-8") from None
+    return decoded(sys.stdin.buffer.read(), SOURCE).removesuffix("\n").removesuffix("\r")

@@ -101,7 +101,7 @@ def _results(pipe: Any, numbers: deque[int | None], question: str | None) -> Ite
 
     def inputs() -> Iterator[Any]:
         for number, line in enumerate(iter(sys.stdin.buffer.readline, b""), 1):
-            text = _decoded(line.removesuffix(b"\n").removesuffix(b"\r"), number)
+            text = decoded(line.removesuffix(b"\n").removesuffix(b"\r"), f"{SOURCE}: line {number}")
             numbers.append(number if text else None)
             if text:
                 yield text if question is None else {"question": question, "context": text}
@@ -112,12 +112,20 @@ def _results(pipe: Any, numbers: deque[int | None], question: str | None) -> Ite
         raise InputError(f"{SOURCE}: line {numbers[-1]}: {problem.problem}") from None
 
 
-def _decoded(line: bytes, number: int) -> str:
+def decoded(content: bytes, place: str) -> str:
+    """Returns the text of bytes.
+
+    Args:
+        place: where they come from, for the message.
+
+    Raises:
+        InputError: they are not UTF-8.
+    """
     try:
-        return line.decode()
+        return content.decode()
     except UnicodeDecodeError as problem:
-        found = f"byte {line[problem.start]:#04x} at {problem.start}"
-        raise InputError(f"{SOURCE}: line {number}: {found}, expected UTF-8") from None
+        found = f"byte {content[problem.start]:#04x} at {problem.start}"
+        raise InputError(f"{place}: {found}, expected UTF-8") from None
 
 
 def write_json(result: Any) -> None:

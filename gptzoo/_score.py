@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from gptzoo._files import naming, open_regular
-from gptzoo._run import SOURCE, device, write_json
+from gptzoo._run import SOURCE, decoded, device, write_json
 from gptzoo._tensors import shown
 from gptzoo.errors import CheckpointError, InputError
 from gptzoo.hub import DEFAULT_MODEL
@@ -107,8 +107,8 @@ def _texts(files: Sequence[str], by_lines: bool) -> Iterator[Named]:
         if by_lines:
             for number, line in enumerate(_lines(file), 1):
                 place = f"{name}: line {number}"
-                yield Named(place, _decoded(line.removesuffix(b"\n").removesuffix(b"\r"), place))
-        elif text := _decoded(b"".join(_lines(file)), name):
+                yield Named(place, decoded(line.removesuffix(b"\n").removesuffix(b"\r"), shown(place, LONGEST)))
+        elif text := decoded(b"".join(_lines(file)), shown(name, LONGEST)):
             yield Named(name, text)
         else:
             raise InputError(f"{shown(name, LONGEST)}: empty, expected a text")
@@ -126,14 +126,6 @@ def _lines(file: str) -> Iterator[bytes]:
 def _open(file: str) -> BufferedReader:
     with naming(Path(file)):
         return BufferedReader(open_regular(Path(file)))
-
-
-def _decoded(data: bytes, name: str) -> str:
-    try:
-        return data.decode()
-    except UnicodeDecodeError as problem:
-        found = f"byte {data[problem.start]:#04x} at {problem.start}"
-        raise InputError(f"{shown(name, LONGEST)}: {found}, expected UTF-8") from None
 
 
 def _write(name: str, found: Score | None, with_tokens: bool) -> None:

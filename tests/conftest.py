@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
@@ -15,6 +16,10 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no name that a test makes up is 
 # The models here are tiny: threads would cost more than they bring, and the tests run beside each other.
 for variable in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
     os.environ.setdefault(variable, "1")
+
+# A shell without job control starts what runs in its background deaf to Ctrl-C; so would be all that the tests start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # PyTorch's CUDA builds bring triton: loaded behind TensorFlow, it ends the process.
 with suppress(ModuleNotFoundError):

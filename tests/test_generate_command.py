@@ -136,7 +136,10 @@ def test_ctrl_c_leaves_what_was_printed_and_one_line() -> None:
         assert process.stdout
         begun = process.stdout.read(len(PROMPT.encode()) + 20)
         process.send_signal(signal.SIGINT)
-        rest, errors = process.communicate()
+        try:
+            rest, errors = process.communicate(timeout=100)
+        finally:
+            process.kill()
     assert begun.decode(errors="ignore").startswith(PROMPT)
     assert rest.endswith(b"\n")
     assert process.returncode == 130

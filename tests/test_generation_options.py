@@ -116,6 +116,11 @@ def by_steps(ids: Any, scores: Any) -> Any:
     return scores
 
 
+def uncompiled(framework: str) -> list[Any]:
+    """What makes a call of Keras or Flax go by steps; PyTorch's do so anyway."""
+    return [] if framework == "torch" else [by_steps]
+
+
 def theirs(family: str, prompts: np.ndarray, options: dict[str, Any]) -> np.ndarray:
     witness = witness_of(family)
     ids = witness.torch.tensor(prompts)
@@ -135,7 +140,7 @@ def test_tokens_of_transformers(family: str, framework: str) -> None:
     runner = runner_of(family, framework)
     few = COMPILED if family == "openai-gpt" else (*COMPILED, *STEPS)
     for case, options in CASES.items() if framework == "torch" else ((case, CASES[case]) for case in few):
-        own = [] if framework == "torch" or case in COMPILED else [by_steps]
+        own = [] if case in COMPILED else uncompiled(framework)
         found = runner.generate(PROMPTS, logits_processor=own, **({"max_new_tokens": NEW} | options))
         assert np.array_equal(found, tokens_of_transformers(family, case)), case
 
@@ -165,7 +170,7 @@ def test_drawn_tokens_are_the_references(framework: str) -> None:
     config, values, runner = config_of("gpt2"), weights_of("gpt2"), runner_of("gpt2", framework)
     for case, options in DRAWN.items():
         wanted = sample(config, values, PROMPTS, NEW, eos_token_id=END, pad_token_id=PAD, seed=5, **options)
-        own = [] if framework == "torch" or case == "penalties" else [by_steps]
+        own = [] if case == "penalties" else uncompiled(framework)
         options = options | {"max_new_tokens": NEW, "do_sample": True, "seed": 5, "logits_processor": own}
         found = runner.generate(PROMPTS, **options)
         assert np.array_equal(found, wanted), case
@@ -176,7 +181,7 @@ def test_drawn_tokens_are_the_references(framework: str) -> None:
 def test_left_padding_changes_nothing(options: dict[str, Any], framework: str) -> None:
     """Not even for penalties and n-grams: padding is no token."""
     runner = runner_of("gpt2", framework)
-    options = {"max_new_tokens": 8, "no_repeat_ngram_size": 2} | options
+    options = {"max_new_tokens": 8, "no_repeat_ngram_size": 2, "logits_processor": uncompiled(framework)} | options
     ids = np.full((3, 6), 6)  # a token that comes: were padding one, it would be penalised
     mask = np.zeros_like(ids)
     prompts = [PROMPTS[0], PROMPTS[1, :2], PROMPTS[2, :3]]
@@ -293,24 +298,24 @@ def test_a_finished_beam_of_a_very_low_score_is_found(framework: str) -> None:
 def test_sliding_past_n_positions(framework: str) -> None:
     """As nanoGPT: each token from the last n_positions ones, counted anew. Padding goes first."""
     runner = runner_of("gpt2", framework)
+    options = {"max_new_tokens": 9, "eos_token_id": [], "logits_processor": uncompiled(framework)}
     ids = np.tile(PROMPTS, (1, 3))  # 12 of 16 positions
     with pytest.raises(InputError, match='overflow="slide"'):
-        runner.generate(ids, max_new_tokens=9)
-    found = runner.generate(ids, max_new_tokens=9, overflow="slide", eos_token_id=[])
+        runner.generate(ids, **options)
+    options["overflow"] = "slide"
+    found = runner.generate(ids, **options)
     for step in range(9):
         window = found[:, : 12 + step][:, -16:]
         logits = runner.predict(input_ids=window)["logits"]
         assert np.array_equal(runner.numpy(logits)[:, -1].argmax(-1), found[:, 12 + step])
     longer = np.tile(ids, (1, 2))  # than there are positions
     logits = runner.predict(input_ids=longer[:, -16:])["logits"]
-    last = runner.generate(longer, max_new_tokens=1, overflow="slide")[:, -1]
+    last = runner.generate(longer, **options | {"max_new_tokens": 1})[:, -1]
     assert np.array_equal(runner.numpy(logits)[:, -1].argmax(-1), last)
     mask = np.ones_like(ids)
     mask[0, :8] = 0
-    padded = runner.generate(
-        ids, attention_mask=runner.to_native(mask), max_new_tokens=9, overflow="slide", eos_token_id=[]
-    )
-    alone = runner.generate(ids[:1, 8:], max_new_tokens=9, overflow="slide", eos_token_id=[])
+    padded = runner.generate(ids, attention_mask=runner.to_native(mask), **options)
+    alone = runner.generate(ids[:1, 8:], **options)
     assert np.array_equal(padded[0, 12:], alone[0, 4:])
 
 

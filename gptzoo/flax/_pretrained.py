@@ -75,7 +75,8 @@ class PreTrainedModel(nnx.Module, GenerationMixin, SurgeryMixin):
         if config.attn_implementation == "flash_attention_2":
             require_flash()
         self._config, self._load_report = Static(config), Static(None)
-        self.generation_config = generation_config_of(self, config)  # NNX notes each name when it is first set
+        # Here, as NNX notes each name when it is first set.
+        self.generation_config = generation_config_of(getattr(self, "head", None), config)
         self._dtype = None if dtype is None else to_dtype(dtype)
         if stream := getattr(rngs, "dropout", None):
             self.rngs = stream.fork()

@@ -287,9 +287,13 @@ def value_problems(values: Mapping[str, Any]) -> Iterator[str]:
             yield f"{name}: {described(value)}, expected {rule.expected}"
 
 
-def generation_config_of(model: Any, config: GPTConfig) -> GenerationConfig | None:
-    """Returns the options of a new model, of what its config says; None for one that does not generate."""
-    return GenerationConfig.from_model_config(config) if getattr(model, "head", None) in LM else None
+def generation_config_of(head: str | None, config: GPTConfig) -> GenerationConfig | None:
+    """Returns the options of a new model, of what its config says; None for a head that does not generate.
+
+    Args:
+        head: None: a class of the user's own.
+    """
+    return GenerationConfig.from_model_config(config) if head in LM else None
 
 
 def stored_generation_config(

@@ -69,7 +69,7 @@ class PreTrainedModel(KerasModel, GenerationMixin, SurgeryMixin):
         if config.attn_implementation == "flash_attention_2":
             require_flash(config, self.compute_dtype)
         self.config = config
-        self.generation_config = generation_config_of(self, config)
+        self.generation_config = generation_config_of(getattr(self, "head", None), config)
         self.seed = seed
 
     def init_weights(self, seed: int | None = 0) -> None:

@@ -65,7 +65,7 @@ class PreTrainedModel(nn.Module, GenerationMixin, SurgeryMixin):
         if config.attn_implementation == "flash_attention_2":
             require_flash()
         self.config = config
-        self.generation_config = generation_config_of(self, config)
+        self.generation_config = generation_config_of(getattr(self, "head", None), config)
 
     def init_weights(self, seed: int | None = 0) -> None:
         """Fills every weight with its initial value from the weight table; None leaves the weights as they are."""
