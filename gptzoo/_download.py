@@ -18,7 +18,7 @@ from gptzoo._files import naming, open_regular, write_file
 from gptzoo._json import read_json_object
 from gptzoo._settings import short
 from gptzoo._shards import read_index
-from gptzoo._vocabulary import FILES, KERASHUB, OPENAI_GPT2
+from gptzoo._vocabulary import FILES, GENERATION_FILE, KERASHUB, OPENAI_GPT2
 from gptzoo.config import CONFIG_FILE, config_class
 from gptzoo.errors import CheckpointError, ConfigError, MissingExtraError
 from gptzoo.hub import BUNDLED, HubOptions, Kind, absence
@@ -28,10 +28,9 @@ if TYPE_CHECKING:
 
 # One set of weights is downloaded: the first that there is, whole or in shards. Of KerasHub's, whole only.
 WEIGHTS = ("model.safetensors", "pytorch_model.bin", "model.weights.h5", "tf_model.h5", "flax_model.msgpack")
-GENERATION = "generation_config.json"
 
-TOKENIZER_FILES = tuple(name for name in (*FILES, *OPENAI_GPT2.values()) if name != GENERATION)
-MODEL_FILES = (GENERATION, *KERASHUB.values())  # whose vocabulary says how its model ends a text
+TOKENIZER_FILES = tuple(name for name in (*FILES, *OPENAI_GPT2.values()) if name != GENERATION_FILE)
+MODEL_FILES = (GENERATION_FILE, *KERASHUB.values())  # whose vocabulary says how its model ends a text
 
 NO_HUB = "what answers is no hub, but perhaps a proxy with a web page"
 
@@ -219,7 +218,7 @@ def _collect(snapshot: Snapshot, kind: Kind) -> None:
         if kind in ("model", "whole"):
             _require_family(config)
     if kind == "generation":
-        snapshot.get(GENERATION)
+        snapshot.get(GENERATION_FILE)
     if kind in ("tokenizer", "whole"):
         found = [snapshot.get(file) for file in TOKENIZER_FILES if snapshot.has(file)]
         if kind == "tokenizer" and not found:

@@ -14,9 +14,17 @@ from typing import Any
 import numpy as np
 
 from gptzoo._extras import FRAMEWORKS
+from gptzoo._settings import class_of
 from gptzoo.config import GPTConfig
 from gptzoo.errors import GPTZooError, InputError
 from gptzoo.heads import HEADS, class_name
+
+SHORTEST = 16  # row of a model that compiles for each shape
+
+
+def power_of_two(size: int, least: int = SHORTEST) -> int:
+    """Returns the next power of two, so that few shapes are compiled for."""
+    return max(least, 1 << (size - 1).bit_length())
 
 
 @dataclass
@@ -106,8 +114,7 @@ def framework_of(model: Any, expected: str = "a model of gptzoo") -> str:
         package, _, rest = base.__module__.partition(".")
         if package == "gptzoo" and (name := rest.split(".")[0]) in FRAMEWORKS and hasattr(model, "head"):
             return name
-    kind = f"{type(model).__module__}.{type(model).__qualname__}"
-    raise InputError(f"model: a {kind}, expected {expected}")
+    raise InputError(f"model: a {class_of(model)}, expected {expected}")
 
 
 def runner_of(framework: str, model: Any, device: Any = None) -> Runner:

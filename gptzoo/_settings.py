@@ -31,6 +31,11 @@ def whole(value: Any) -> int | None:
         return None
 
 
+def class_of(value: Any) -> str:
+    """Returns the full name of a value's class."""
+    return f"{type(value).__module__}.{type(value).__qualname__}"
+
+
 def is_number(value: Any) -> bool:
     return is_int(value) or (isinstance(value, float) and math.isfinite(value))
 

@@ -16,7 +16,8 @@ from gptzoo.errors import CheckpointError
 
 VOCAB, MERGES, TOKENIZER = "vocab.json", "merges.txt", "tokenizer.json"
 CONFIG, SPECIAL, ADDED = "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"
-SETTINGS = (CONFIG, SPECIAL, ADDED, "generation_config.json")
+GENERATION_FILE = "generation_config.json"  # the model's, but copied like the others
+SETTINGS = (CONFIG, SPECIAL, ADDED, GENERATION_FILE)
 HEADER = "#version: 0.2"  # the first line of merges.txt
 END_OF_TEXT = "<|endoftext|>"  # GPT-2's only special token
 END_OF_WORD = "</w>"  # what GPT's tokens end in

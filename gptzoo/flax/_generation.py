@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from copy import copy
 from functools import partial
 from typing import Any
 
 import jax
 import numpy as np
-from flax import nnx
 from jax import Array
 
 from gptzoo.cache import StaticCache
-from gptzoo.config import GPTConfig
 from gptzoo.flax._layers import ARRAYS
 from gptzoo.flax._namespace import Namespace
-from gptzoo.flax._nnx import Static, functional
+from gptzoo.flax._nnx import Program, functional, split
 from gptzoo.generation import GenerateOutput, GenerationConfig, _engine, _search, generate
 from gptzoo.generation._engine import Values
 from gptzoo.generation._search import Search, State, Step
@@ -94,10 +91,7 @@ class Engine(_engine.Engine):
 
     def __init__(self, model: Any):
         super().__init__(model, XP)
-        computing = copy(model)  # without what nothing is computed with: another one of it would be compiled anew
-        computing._load_report = computing._generation_config = Static(None)
-        graphdef, self.weights = nnx.split(computing)
-        self.program = Program(graphdef, model.config)
+        self.program, self.weights = split(model)
 
     def prefill(self, state: State, width: int, capacity: int) -> tuple[Array, StaticCache]:
         return prefill(self.program, width, capacity, self.weights, state)
@@ -119,23 +113,6 @@ class Engine(_engine.Engine):
 
     def numpy(self, x: Array) -> np.ndarray:
         return np.asarray(x)
-
-
-class Program:
-    """A model but for its weights, which its programs are compiled for; the config, so that a change of it is seen."""
-
-    def __init__(self, graphdef: Any, config: GPTConfig):
-        self.parts = graphdef, Static(config)
-        self.hash = hash(self.parts)  # once, not in every step: NNX's takes a while
-
-    def model(self, weights: Any) -> Any:
-        return nnx.merge(self.parts[0], weights)
-
-    def __eq__(self, other: object) -> bool:
-        return self is other or (isinstance(other, Program) and self.parts == other.parts)
-
-    def __hash__(self) -> int:
-        return self.hash
 
 
 @partial(jax.jit, static_argnames=("program", "width", "capacity"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
+from copy import copy
 from functools import wraps
 from typing import Any
 
@@ -14,7 +15,7 @@ from flax import nnx
 from jax import Array
 
 from gptzoo import weights
-from gptzoo.config import DTYPES, dtype_name
+from gptzoo.config import DTYPES, GPTConfig, dtype_name
 from gptzoo.errors import ConfigError
 from gptzoo.flax._layers import Linear
 from gptzoo.generation import GenerateOutput
@@ -47,6 +48,34 @@ class Static:
 
     def __hash__(self) -> int:
         return hash(self.contents)
+
+
+class Program:
+    """A model but for its weights, which its programs are compiled for; the config, so that a change of it is seen."""
+
+    def __init__(self, graphdef: Any, config: GPTConfig):
+        self.parts = graphdef, Static(config)
+        self.hash = hash(self.parts)  # once, not in every step: NNX's takes a while
+
+    def model(self, weights: Any) -> Any:
+        return nnx.merge(self.parts[0], weights)
+
+    def __eq__(self, other: object) -> bool:
+        return self is other or (isinstance(other, Program) and self.parts == other.parts)
+
+    def __hash__(self) -> int:
+        return self.hash
+
+
+def split(model: Any) -> tuple[Program, Any]:
+    """Takes a model apart for a compiled function: into what that is compiled for, and its weights.
+
+    Without what nothing is computed with: another one of it would be compiled anew.
+    """
+    computing = copy(model)
+    computing._load_report = computing._generation_config = Static(None)
+    graphdef, weights = nnx.split(computing)
+    return Program(graphdef, model.config), weights
 
 
 class Tied:

@@ -8,12 +8,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
 from jax import Array
 
 from gptzoo._runners import runner_of
 from gptzoo.flax._layers import at_least_float32
-from gptzoo.flax._nnx import Static, functional
+from gptzoo.flax._nnx import Program, functional, split
 from gptzoo.scoring import Score, Steps, score
 
 
@@ -58,25 +57,23 @@ class ScoringMixin:
             InputError: lists what is wrong with the arguments, or with the texts.
             GPTZooError: a log probability is infinite or not a number.
         """
-        graphdef, state = nnx.split(self)
-        model = graphdef, Static(self.config), state  # the config so that a change of it is seen
+        model = split(self)
         steps = Steps(partial(last_states, *model), partial(log_probs, *model))
         options: dict[str, Any] = {"stride": stride, "max_length": max_length}
         options |= {"batch_size": batch_size, "add_bos": add_bos}
         return score(runner_of("flax", self), steps, texts, tokenizer, **options)
 
 
-@partial(jax.jit, static_argnames=("graphdef", "config"))
-def last_states(graphdef: Any, config: Static, state: Any, ids: Array) -> Array:  # (B, W) -> (B, W, E)
-    model = nnx.merge(graphdef, state)
-    states: Array = model.transformer(ids, use_cache=False, return_dict=True).last_hidden_state
+@partial(jax.jit, static_argnames="program")
+def last_states(program: Program, weights: Any, ids: Array) -> Array:  # (B, W) -> (B, W, E)
+    states: Array = program.model(weights).transformer(ids, use_cache=False, return_dict=True).last_hidden_state
     return states
 
 
-@partial(jax.jit, static_argnames=("graphdef", "config"))
+@partial(jax.jit, static_argnames="program")
 def log_probs(
-    graphdef: Any, config: Static, state: Any, states: Array, places: Array, targets: Array
+    program: Program, weights: Any, states: Array, places: Array, targets: Array
 ) -> Array:  # (B, W, E), 2 x (N,) -> (N,)
     states = states.reshape(-1, states.shape[-1])
-    logits = at_least_float32(nnx.merge(graphdef, state).lm_head(states[places]))  # (N, V)
+    logits = at_least_float32(program.model(weights).lm_head(states[places]))  # (N, V)
     return jnp.take_along_axis(jax.nn.log_softmax(logits), targets[:, None], axis=-1)[:, 0]

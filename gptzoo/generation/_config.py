@@ -14,6 +14,7 @@ from gptzoo import limits
 from gptzoo._files import write_file
 from gptzoo._json import read_json_object
 from gptzoo._settings import one_of
+from gptzoo._vocabulary import GENERATION_FILE
 from gptzoo.config import GPTConfig
 from gptzoo.errors import ConfigError
 from gptzoo.generation._others import described, foreign_problems
@@ -41,7 +42,6 @@ from gptzoo.generation._rules import (
 )
 from gptzoo.weights import LM
 
-GENERATION_FILE = "generation_config.json"
 TOP_K = 50
 IDS = ("bos_token_id", "eos_token_id", "pad_token_id")  # what config.json says too
 
@@ -96,7 +96,8 @@ class GenerationConfig:
         return_dict_in_generate: whether the result is an object and not an array.
         use_cache: True: whether what is computed of a token is kept for those after it. The ids are the same.
         seed: of the drawing, from 0 to 2**64 - 1: a row's tokens depend on it and the row's number. A list has one for
-            each row of `input_ids`, whose tokens then do not depend on the batch. None: another one each time;
+            each row of `input_ids`, whose tokens then do not depend on the batch; a pair in it says the number as well:
+            `seed=7` means `[(7, 0), (7, 1), ...]`, which may be split as the rows are. None: another one each time;
             `gptzoo.set_seed` makes them the same in every run.
         overflow: what happens to a row longer than the config's `n_positions`. "error": a call that may get there is
             refused; "slide": only its last tokens are read.
@@ -145,7 +146,7 @@ class GenerationConfig:
     output_logits: bool | None = option(False, FLAG)
     return_dict_in_generate: bool | None = option(False, FLAG)
     use_cache: bool | None = option(True, FLAG)
-    seed: int | list[int] | None = option(None, SEED)
+    seed: int | list[int | list[int]] | None = option(None, SEED)
     overflow: str | None = option("error", one_of("error", "slide"))
     num_assistant_tokens: int | None = option(5, POSITIVE)
     prompt_lookup_num_tokens: int | None = option(None, POSITIVE)

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from gptzoo._runners import power_of_two
 from gptzoo.cache import StaticCache
 from gptzoo.generation._namespace import Namespace
 from gptzoo.generation._search import Search, State, Step, choose
@@ -103,7 +104,7 @@ class Engine:
 
     def rounded(self, size: int, most: int) -> int:
         """Returns the size to compute with: where it is compiled for, a power of two, at least 32, at most `most`."""
-        return min(most, max(SMALLEST_BUCKET, 1 << (size - 1).bit_length())) if self.buckets else size
+        return min(most, power_of_two(size, SMALLEST_BUCKET)) if self.buckets else size
 
     def prefill(self, state: State, width: int, capacity: int) -> tuple[Array, Any]:
         """As `prefill`, with a cache of `capacity` columns."""

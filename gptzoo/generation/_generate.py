@@ -63,7 +63,7 @@ def generate(
         hooks = Hooks(tuple(logits_processor or ()), tuple(criteria))
         assistant = None if assistant_model is None else engine_of(assistant_model)
         put(ids)
-        output = run(engine, model.config, todo, ids, mask, hooks, put if streamed else None, assistant)
+        output = run(engine, todo, ids, mask, hooks, put if streamed else None, assistant)
     return output if todo.options.return_dict_in_generate else output.sequences
 
 

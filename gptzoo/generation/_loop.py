@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from gptzoo.config import GPTConfig
 from gptzoo.errors import GPTZooError, InputError
 from gptzoo.generation._arguments import Plan
 from gptzoo.generation._engine import Engine
@@ -54,10 +53,9 @@ class Observers:
 
 def run(
     engine: Engine,
-    config: GPTConfig,
     todo: Plan,
     ids: np.ndarray,
-    mask: np.ndarray | None,
+    mask: np.ndarray,
     hooks: Hooks,
     put: Callable[[np.ndarray], None] | None = None,
     assistant: Engine | None = None,
@@ -81,20 +79,17 @@ def run(
         [] if wanted and options.output_logits else None,
     )
     hooks = replace(hooks, criteria=(*hooks.criteria, *_deadline(options.max_time)))
-    search, values, state = prepare(engine, config, todo, ids, mask)
+    search, values, state = prepare(engine, todo, ids, mask)
     drafter = drafter_of(engine, assistant, options, search, values)
-    state = _complete(engine, config, search, values, state, hooks, observers, options.use_cache, drafter)
+    state = _complete(engine, search, values, state, hooks, observers, options.use_cache, drafter)
     _check(int(state.broken))
     return _result(engine, todo, state, observers)
 
 
-def prepare(
-    engine: Engine, config: GPTConfig, todo: Plan, ids: np.ndarray, mask: np.ndarray | None
-) -> tuple[Search, dict[str, Any], State]:
+def prepare(engine: Engine, todo: Plan, ids: np.ndarray, mask: np.ndarray) -> tuple[Search, dict[str, Any], State]:
     """Returns what is searched for, and the state before the first step."""
-    options, xp = todo.options, engine.xp
+    options, xp, config = todo.options, engine.xp, engine.model.config
     n_beams = options.num_beams or 1
-    mask = np.ones_like(ids) if mask is None else mask
     ids, mask = (np.repeat(x, todo.copies * n_beams, axis=0) for x in (ids, mask))
     rows, prompt = ids.shape
     limit = prompt + todo.new
@@ -104,20 +99,20 @@ def prepare(
     static, numbers = active(options, todo.ends, config.vocab_size, todo.new)
     search = Search(static, todo.keys is not None, n_beams, options.early_stopping or False)
     values: dict[str, Any] = {
-        "prompt": xp.integer(xp.array(prompt)),
-        "limit": xp.integer(xp.array(limit)),
-        "ends": xp.integer(xp.array(np.array(todo.ends, np.int64))),
-        "pad": xp.integer(xp.array(todo.pad)),
+        "prompt": xp.array(prompt),
+        "limit": xp.array(limit),
+        "ends": xp.array(np.array(todo.ends, np.int64)),  # integers, if there are none too
+        "pad": xp.array(todo.pad),
         "processors": {name: tuple(map(xp.array, arrays)) for name, arrays in numbers.items()},
     }
     if todo.keys is not None:
         values["noise"] = xp.array(noise(todo.keys, columns))
     state = State(
-        ids=xp.integer(xp.array(buffer)),
+        ids=xp.array(buffer),
         real=xp.array(real),
         length=values["prompt"],
         ended=xp.array(np.zeros(rows, bool)),
-        broken=xp.integer(xp.array(0)),
+        broken=xp.array(0),
     )
     if n_beams > 1:
         values["length_penalty"] = xp.array(np.float64(options.length_penalty))
@@ -132,7 +127,7 @@ def _beams(xp: Namespace, prompts: int, n_beams: int, ids: Array) -> Beams:
     return Beams(
         scores=xp.array(first),
         ids=xp.reshape(ids, (prompts, n_beams, -1)),
-        lengths=xp.integer(xp.array(np.zeros((prompts, n_beams), np.int64))),
+        lengths=xp.array(np.zeros((prompts, n_beams), np.int64)),
         finished_scores=xp.array(np.full_like(scores, NONE_YET)),
         finished=xp.array(np.zeros((prompts, n_beams), bool)),
         open=xp.array(np.ones((prompts, 1), bool)),
@@ -141,7 +136,6 @@ def _beams(xp: Namespace, prompts: int, n_beams: int, ids: Array) -> Beams:
 
 def _complete(
     engine: Engine,
-    config: GPTConfig,
     search: Search,
     values: dict[str, Any],
     state: State,
@@ -152,6 +146,7 @@ def _complete(
 ) -> State:
     """Runs with a cache while there are positions, then, or without one, by the last n_positions columns anew."""
     xp, prompt, limit = engine.xp, int(values["prompt"]), int(values["limit"])
+    positions = engine.model.config.n_positions
     by_steps = bool(hooks.processors or hooks.criteria or observers)
 
     def take(state: State, logits: Array) -> Step:
@@ -160,37 +155,32 @@ def _complete(
         return step
 
     def go(until: int, state: State, cache: Any) -> State:
-        now = values | {"until": xp.integer(xp.array(until))}
+        now = values | {"until": xp.array(until)}
         if not bool(going(xp, now, state)):
             return state  # before a loop is compiled for nothing
         if drafter is not None and cache is not None:
             return speculate(engine, drafter, now, state, cache, take)
         end = None if by_steps else engine.loop(search, now, state, cache)
-        return steps(engine, search, now, state, cache, hooks, observers) if end is None else end
+        return steps(engine, now, state, cache, take) if end is None else end
 
-    if use_cache is not False and prompt <= config.n_positions:
-        capacity = min(state.ids.shape[1], config.n_positions)
+    if use_cache is not False and prompt <= positions:
+        capacity = min(state.ids.shape[1], positions)
         logits, cache = engine.prefill(state, engine.rounded(prompt, capacity), capacity)
         step = take(state, logits)
-        state = go(min(limit, config.n_positions), step.state, engine.reorder(cache, step.parents))
+        state = go(min(limit, positions), step.state, engine.reorder(cache, step.parents))
     return go(limit, state, None)
 
 
-def steps(
-    engine: Engine,
-    search: Search,
-    values: Values,
-    state: State,
-    cache: Any,
-    hooks: Hooks,
-    observers: Observers,
-) -> State:
-    """Goes on step by step until nothing is `going` any more."""
+def steps(engine: Engine, values: Values, state: State, cache: Any, take: Callable[[State, Array], Step]) -> State:
+    """Goes on step by step until nothing is `going` any more.
+
+    Args:
+        take: chooses the next tokens by their logits (R, V), and tells those who want to know.
+    """
     while bool(going(engine.xp, values, state)):
         logits, cache = engine.advance(state, cache)
-        step = _choose(engine, search, values, state, logits, hooks)
+        step = take(state, logits)
         state, cache = step.state, engine.reorder(cache, step.parents)
-        observers.see(engine, step, logits)
     return state
 
 

@@ -153,10 +153,8 @@ def choose(
             the other half of what `active` returns.
         logits: (R, V), of the next token.
     """
-    most = xp.max(xp.where(logits == logits, logits, float("inf")))  # (R,); NaN differs from itself
     number = state.length - values["prompt"] + 1
-    unsound = (state.broken == 0) & xp.any(~(xp.isfinite(most) | state.ended))
-    state = state._replace(broken=xp.where(unsound, number, state.broken))
+    state = _note_unsound(xp, state, logits, state.ended, number)
     scores = next_scores(xp, search, values, state, logits, hooks)
     return (_branch if search.beams > 1 else _append)(xp, search, values, state, scores, hooks)
 
@@ -188,7 +186,7 @@ def _append(
     else:
         chosen = xp.argmax(scores)
     if not search.plain or hooks.processors:
-        state = _note_none(xp, values, state, scores, state.ended)
+        state = _note_unsound(xp, state, scores, state.ended, values["prompt"] - state.length - 1)
     tokens = xp.where(state.ended, values["pad"], xp.integer(chosen))  # (R,)
     ids = xp.put_column(state.ids, state.length, tokens)
     length = state.length + 1
@@ -197,11 +195,11 @@ def _append(
     return stop(xp, step, hooks)
 
 
-def _note_none(xp: Namespace, values: Mapping[str, Any], state: State, scores: Array, over: Array) -> State:
-    """Notes that the processors have left no finite score in a row that is not over."""
-    most = xp.max(xp.where(scores == scores, scores, float("inf")))
-    nothing = xp.any(~(xp.isfinite(most) | over)) & (state.broken == 0)
-    return state._replace(broken=xp.where(nothing, values["prompt"] - state.length - 1, state.broken))
+def _note_unsound(xp: Namespace, state: State, scores: Array, over: Array, number: Array) -> State:
+    """Notes as `broken` that the largest score of a row that is not over is infinite or not a number."""
+    most = xp.max(xp.where(scores == scores, scores, float("inf")))  # NaN differs from itself
+    unsound = (state.broken == 0) & xp.any(~(xp.isfinite(most) | over))
+    return state._replace(broken=xp.where(unsound, number, state.broken))
 
 
 def stop(xp: Namespace, step: Step, hooks: Hooks) -> Step:
@@ -229,10 +227,11 @@ def _branch(
     n_beams, vocab = search.beams, scores.shape[-1]
     n_prompts = scores.shape[0] // n_beams
     n_candidates = n_beams * min(vocab, max(2, 1 + values["ends"].shape[0]))
-    state = _note_none(xp, values, state, xp.reshape(scores, (n_prompts, -1)), ~beams.open[:, 0])
+    number = values["prompt"] - state.length - 1
+    state = _note_unsound(xp, state, xp.reshape(scores, (n_prompts, -1)), ~beams.open[:, 0], number)
     sums = xp.reshape(scores, (n_prompts, n_beams, vocab)) + beams.scores[:, :, None]
     sums, index = xp.top_k(xp.reshape(sums, (n_prompts, n_beams * vocab)), n_candidates)  # (B, M), best first
-    first_row = xp.integer(xp.arange(n_prompts))[:, None] * n_beams
+    first_row = xp.arange(n_prompts)[:, None] * n_beams
     parents, tokens = xp.integer(index) // vocab + first_row, xp.integer(index) % vocab  # (B, M)
     flat = xp.reshape(xp.rows(state.ids, xp.reshape(parents, (-1,))), (n_prompts * n_candidates, -1))
     ids = xp.put_column(flat, state.length, xp.reshape(tokens, (-1,)))  # (B * M, C)
@@ -300,6 +299,6 @@ def _may_improve(
 
 def _sequences(xp: Namespace, ids: Array, order: Array) -> Array:  # (B, M, C), (B, K) -> (B, K, C)
     columns = ids.shape[-1]
-    index = order[:, :, None] * columns + xp.integer(xp.arange(columns))  # (B, K, C)
+    index = order[:, :, None] * columns + xp.arange(columns)  # (B, K, C)
     flat = xp.take_along(xp.reshape(ids, (ids.shape[0], -1)), xp.reshape(index, (ids.shape[0], -1)))
     return xp.reshape(flat, (ids.shape[0], order.shape[1], columns))

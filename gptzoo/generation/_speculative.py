@@ -84,7 +84,7 @@ def read(engine: Engine, state: State, cache: Any, guesses: np.ndarray, width: i
     ids = engine.numpy(state.ids).copy()
     ids[0, length:filled] = guesses
     end = max(filled, width)
-    state = state._replace(ids=xp.integer(xp.array(ids)), length=xp.integer(xp.array(end)))
+    state = state._replace(ids=xp.array(ids), length=xp.array(end))
     logits, cache = engine.verify(state, cache, width)
     return (logits[:, column - end] for column in range(length - 1, filled)), cache
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from gptzoo._settings import short
+from gptzoo._settings import class_of, short
 from gptzoo._vocabulary import is_text
 from gptzoo.errors import InputError
 
@@ -32,7 +32,7 @@ class StopStrings:
     def __init__(self, strings: Any, tokenizer: Any):
         self._strings = [text.encode() for text in stop_texts(strings)]
         if not callable(getattr(tokenizer, "_piece", None)):
-            found = "None" if tokenizer is None else f"a {type(tokenizer).__module__}.{type(tokenizer).__qualname__}"
+            found = "None" if tokenizer is None else f"a {class_of(tokenizer)}"
             raise InputError(f"tokenizer: {found}, expected one of gptzoo.tokenization beside stop_strings")
         self._tokenizer = tokenizer
         self._require_possible()

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from gptzoo._settings import is_number, short, unknown_argument
+from gptzoo._settings import class_of, is_number, short, unknown_argument
 from gptzoo.errors import InputError
 
 
@@ -240,8 +240,7 @@ def streaming(streamer: Any) -> Iterator[Callable[[np.ndarray], None]]:
 def _decoder(tokenizer: Any, options: dict[str, Any]) -> Any:
     make = getattr(tokenizer, "decode_stream", None)
     if not callable(make):
-        kind = f"{type(tokenizer).__module__}.{type(tokenizer).__qualname__}"
-        raise InputError(f"tokenizer: a {kind}, expected one of gptzoo.tokenization")
+        raise InputError(f"tokenizer: a {class_of(tokenizer)}, expected one of gptzoo.tokenization")
     known = [*inspect.signature(make).parameters]
     if problems := [unknown_argument(name, known) for name in options if name not in known]:
         raise InputError.listing("streamer", problems)

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from gptzoo._devices import find_device
-from gptzoo._runners import Runner
+from gptzoo._runners import Runner, power_of_two
 from gptzoo._settings import Rule, short, whole
 from gptzoo.errors import GPTZooError, InputError
 from gptzoo.heads import HEADS, class_name
@@ -29,8 +29,6 @@ class ItemError(InputError):
         super().__init__(f"input {index}: {problem}")
         self.index, self.problem = index, problem
 
-
-SHORTEST = 16  # row of a model that compiles for each shape
 
 FLAG = Rule("True or False", lambda value: isinstance(value, bool))
 TEXT = Rule("a text", lambda value: isinstance(value, str))
@@ -179,7 +177,7 @@ class Pipeline:
         """
         width = max(map(len, rows))
         if self.runner.compiles:  # few shapes for all texts: powers of two
-            width = max(width, min(room, max(SHORTEST, 1 << (width - 1).bit_length())))
+            width = max(width, min(room, power_of_two(width)))
         fill = self.config.pad_token_id or 0  # any id will do under a mask, but a classifier may know its own
         ids = np.full((len(rows), width), fill, np.int64)
         mask = np.zeros((len(rows), width), np.int64)

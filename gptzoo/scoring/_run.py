@@ -8,13 +8,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gptzoo._runners import Runner
+from gptzoo._runners import Runner, power_of_two
 from gptzoo.errors import GPTZooError
 from gptzoo.scoring._score import Score
 from gptzoo.scoring._texts import Text, check, find_tokenizer, read, split
 
 PIECE = 256  # tokens whose logits are in memory together: 51 MB for the vocabulary of GPT-2
-SHORTEST = 16  # row of a framework that compiles for each shape
 
 
 @dataclass(frozen=True)
@@ -108,7 +107,7 @@ def _values(
 def _padded(texts: Sequence[Text], batch: Sequence[Window], size: int, limit: int, compiles: bool) -> np.ndarray:
     """Returns ids (B, W) with zeros behind them, which no token sees; of few shapes where each is compiled for."""
     width = max(one.end - one.begin for one in batch)
-    shape = (size, min(_rounded(width), limit)) if compiles else (len(batch), width)
+    shape = (size, min(power_of_two(width), limit)) if compiles else (len(batch), width)
     ids = np.zeros(shape, np.int64)
     for row, one in zip(ids, batch, strict=False):
         row[: one.end - one.begin] = texts[one.text].token_ids[one.begin : one.end]
@@ -117,14 +116,9 @@ def _padded(texts: Sequence[Text], batch: Sequence[Window], size: int, limit: in
 
 def _piece(runner: Runner, steps: Steps, states: Any, places: np.ndarray, targets: np.ndarray) -> np.ndarray:
     count = len(places)
-    added = _rounded(count) - count if runner.compiles else 0
+    added = power_of_two(count) - count if runner.compiles else 0
     arrays = [runner.to_native(np.pad(array, (0, added))) for array in (places, targets)]
     values = runner.numpy(steps.log_probs(states, *arrays))[:count]
     if not np.isfinite(values).all():
         raise GPTZooError("score: log probabilities that are infinite or not numbers, expected finite logits")
     return np.asarray(values, np.float64)
-
-
-def _rounded(count: int) -> int:
-    """Returns the next power of two."""
-    return max(SHORTEST, 1 << (count - 1).bit_length())

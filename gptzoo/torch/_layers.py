@@ -42,7 +42,8 @@ ONEDNN = getattr(torch.ops.mkldnn, "_linear_pointwise", None) if torch.backends.
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:  # (..., n_in), (n_out, n_in) -> (..., n_out)
     """As `F.linear`; without gradients, on a CPU and in float32, by oneDNN."""
-    if ONEDNN is None or x.device.type != "cpu" or {x.dtype, weight.dtype} != {torch.float32} or not in_inference():
+    fits = x.device.type == "cpu" and x.dtype == weight.dtype == torch.float32
+    if ONEDNN is None or not in_inference() or not fits:
         return F.linear(x, weight, bias)
     if torch.compiler.is_compiling():
         return by_onednn(x, weight, bias)
