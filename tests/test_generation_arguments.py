@@ -132,6 +132,7 @@ def test_rows_and_keys() -> None:
     found = planned(rows=2, do_sample=True, num_return_sequences=2, seed=9)
     assert (found.copies, found.keys) == (2, [(9, 0), (9, 1), (9, 2), (9, 3)])
     assert planned(rows=2, do_sample=True, num_return_sequences=2, seed=(8, 9)).keys == [(8, 0), (8, 1), (9, 0), (9, 1)]
+    assert planned(rows=2, do_sample=True, num_return_sequences=2, seed=[(9, 0), (9, 1)]).keys == found.keys
     assert planned(rows=1, do_sample=True).keys != planned(rows=1, do_sample=True).keys
     beams = planned(num_beams=3, num_return_sequences=2)
     assert (beams.copies, beams.keys, beams.options.num_return_sequences) == (1, None, 2)
@@ -174,7 +175,7 @@ WRONG: dict[str, tuple[Any, ...]] = {
     "output_logits": ("yes",),
     "return_dict_in_generate": (1,),
     "use_cache": (0, "no", np.array([1, 0])),
-    "seed": (-1, 2**64, 1.5, "a", "", True, [1, 2], [1, 2, -3], [1, 2, "c"], [], {1: 2}),
+    "seed": (-1, 2**64, 1.5, "a", "", True, [1, 2], [1, 2, -3], [1, 2, "c"], [], {1: 2}, [1, 2, (3, -1)], [1, 2, (3,)]),
     "overflow": ("crop", True, 5),
     "num_assistant_tokens": (0, "a", 1.5),
     "prompt_lookup_num_tokens": (0, -1, "a", 2.5),
@@ -266,7 +267,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         {"prompt_lookup_num_tokens": 5, "rows": 2},
         "prompt_lookup_num_tokens: given, expected none for 2",
     ),
-    "seeds": ({"seed": [1, 2], "rows": 3}, "seed: 2 integers, expected one for each of 3 rows of input_ids"),
+    "seeds": ({"seed": [1, 2], "rows": 3}, "seed: 2 entries, expected one for each of 3 rows of input_ids"),
     **{
         f"{name} outside the vocabulary": (
             {name: value},

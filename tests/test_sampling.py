@@ -351,6 +351,18 @@ def test_rows_with_seeds_of_their_own_do_not_depend_on_the_batch(framework: str)
 
 
 @frameworks
+def test_a_batch_is_drawn_the_same_however_it_is_split(framework: str) -> None:
+    config, values, runner, ids = model(framework)
+    options = {"max_new_tokens": 6, "do_sample": True, "num_return_sequences": 2}
+    whole = runner.generate(ids, seed=7, **options)
+    keys = [(7, row) for row in range(len(ids))]
+    for cut in (1, 2):
+        parts = [runner.generate(ids[part], seed=keys[part], **options) for part in (slice(cut), slice(cut, None))]
+        assert np.array_equal(np.concatenate(parts), whole)
+    assert np.array_equal(sample(config, values, ids[1:], 6, seed=keys[1:], num_return_sequences=2), whole[2:])
+
+
+@frameworks
 def test_more_sequences_are_more_rows(framework: str) -> None:
     _, _, runner, ids = model(framework)
     options = {"do_sample": True, "seed": 4}

@@ -378,7 +378,7 @@ def _streamer_problems(call: _Call) -> Iterator[str]:
 def _seed_problems(call: _Call) -> Iterator[str]:
     seed = call.options.seed
     if isinstance(seed, list) and call.rows is not None and len(seed) != call.rows:
-        yield f"seed: {len(seed)} integers, expected one for each of {call.rows} rows of input_ids"
+        yield f"seed: {len(seed)} entries, expected one for each of {call.rows} rows of input_ids"
 
 
 _CHECKS = (
@@ -406,8 +406,9 @@ def _plan(call: _Call) -> Plan:
 
 
 def _keys(seed: Any, rows: int, copies: int) -> list[tuple[int, int]]:
-    """Returns the key of each row's noise: the call's seed and the row, or the prompt's own seed and the copy."""
-    if isinstance(seed, list):
-        return [(entry, copy) for entry in seed for copy in range(copies)]
-    one = next_seed() if seed is None else seed
-    return [(one, row) for row in range(rows * copies)]
+    """Returns the key of each completion's noise: a seed, and the completion's number among those with that seed."""
+    if not isinstance(seed, list):
+        one = next_seed() if seed is None else seed
+        seed = [(one, row) for row in range(rows)]
+    pairs = [entry if isinstance(entry, list | tuple) else (entry, 0) for entry in seed]
+    return [(one, row * copies + copy) for one, row in pairs for copy in range(copies)]

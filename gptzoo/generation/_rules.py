@@ -11,7 +11,7 @@ from numbers import Real
 from typing import Any
 
 from gptzoo._settings import Rule, is_int, whole
-from gptzoo.generation._sampling import SEED_LIMIT
+from gptzoo.generation._sampling import ROW_LIMIT, SEED_LIMIT
 
 _WRITTEN_KEY = re.compile(r"\(\s*\d+\s*(,\s*\d+\s*)*,?\s*\)", re.ASCII)  # how Transformers writes a tuple
 _DEPTH = 4  # of the deepest option, a list of pairs of lists, and its elements
@@ -51,6 +51,15 @@ def _is_decay(value: Any) -> bool:
     return isinstance(value, list) and len(value) == 2 and NOT_NEGATIVE.accepts(value[0]) and ABOVE_0.accepts(value[1])
 
 
+def _is_seed(value: Any) -> bool:
+    return is_int(value) and 0 <= value < SEED_LIMIT
+
+
+def _is_key(value: Any) -> bool:
+    pair = value if isinstance(value, list) else [value, 0]
+    return len(pair) == 2 and _is_seed(pair[0]) and is_int(pair[1]) and 0 <= pair[1] < ROW_LIMIT
+
+
 FLAG = Rule("True or False", lambda value: isinstance(value, bool))
 POSITIVE, NOT_NEGATIVE = _at_least(1), _at_least(0)
 ANY_NUMBER = _number("", lambda _: True)
@@ -71,10 +80,8 @@ TEXTS = Rule(
     lambda value: all(isinstance(text, str) and text for text in (value if isinstance(value, list) else [value])),
 )
 SEED = Rule(
-    "an integer from 0 to 2**64 - 1, or a list of them",
-    lambda value: all(
-        is_int(seed) and 0 <= seed < SEED_LIMIT for seed in (value if isinstance(value, list) else [value])
-    ),
+    "an integer from 0 to 2**64 - 1, or a list of them, or of pairs of one and a row's number",
+    lambda value: all(map(_is_key, value)) if isinstance(value, list) else _is_seed(value),
 )
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from gptzoo.generation._namespace import Namespace
 
 SEED_LIMIT = 2**64  # a word of the generator's key
+ROW_LIMIT = 2**32  # so that its other word has room for the number of a row's completion
 
 
 def noise(keys: Sequence[tuple[int, int]], steps: int) -> np.ndarray:

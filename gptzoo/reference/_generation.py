@@ -55,7 +55,7 @@ def sample(
     eos_token_id: int | Sequence[int] | None = None,
     pad_token_id: int | None = None,
     *,
-    seed: int | Sequence[int],
+    seed: int | Sequence[int | tuple[int, int]],
     top_k: int | None = 50,
     num_return_sequences: int = 1,
     **options: Any,
@@ -63,15 +63,16 @@ def sample(
     """As `greedy`, but that tokens are drawn; how is told in `gptzoo.generation.draw`.
 
     Args:
-        seed: of all rows, or of each.
+        seed: of all rows, or of each, or of each with its number.
         num_return_sequences: how many completions of each row follow each other in the result.
         options: as well those for drawing.
     """
     rows, copies = len(input_ids), num_return_sequences
-    if isinstance(seed, int):
-        keys = [(seed, row) for row in range(rows * copies)]
-    else:
-        keys = [(one, copy) for one in seed for copy in range(copies)]
+    seeds = [(seed, row) for row in range(rows)] if isinstance(seed, int) else seed
+    keys = []
+    for entry in seeds:
+        one, row = (entry, 0) if isinstance(entry, int) else entry
+        keys += [(one, row * copies + copy) for copy in range(copies)]
     ids = np.repeat(input_ids, copies, axis=0)
     mask = None if attention_mask is None else np.repeat(attention_mask, copies, axis=0)
     return _complete(
