@@ -13,7 +13,7 @@ import numpy as np
 from gptzoo._runners import power_of_two
 from gptzoo.cache import StaticCache
 from gptzoo.generation._namespace import Namespace
-from gptzoo.generation._search import Search, State, Step, choose
+from gptzoo.generation._search import Search, State, Step, choose, going
 
 Array = Any  # of the framework
 Values = Mapping[str, Any]
@@ -123,6 +123,11 @@ class Engine:
 
     def choose(self, search: Search, values: Values, state: State, logits: Array) -> Step:
         return choose(self.xp, search, values, state, logits)
+
+    def going(self, values: Values, state: State) -> bool:
+        """As `going`, on the host, where nothing is compiled for it."""
+        known: dict[str, Any] = {name: self.numpy(getattr(state, name)) for name in ("ended", "length", "broken")}
+        return bool(going(Namespace(), {"until": self.numpy(values["until"])}, state._replace(**known)))
 
     def reorder(self, cache: Any, parents: Array | None) -> Any:
         return reorder(self.xp, cache, parents)

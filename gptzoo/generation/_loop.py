@@ -19,7 +19,7 @@ from gptzoo.generation._namespace import Namespace
 from gptzoo.generation._output import GenerateOutput
 from gptzoo.generation._processors import active
 from gptzoo.generation._sampling import noise
-from gptzoo.generation._search import LEAST, NONE_YET, Beams, Hooks, Search, State, Step, choose, going, stop
+from gptzoo.generation._search import LEAST, NONE_YET, Beams, Hooks, Search, State, Step, choose, stop
 from gptzoo.generation._speculative import Drafter, drafter_of, speculate
 
 Array = Any  # of the framework
@@ -156,7 +156,7 @@ def _complete(
 
     def go(until: int, state: State, cache: Any) -> State:
         now = values | {"until": xp.array(until)}
-        if not bool(going(xp, now, state)):
+        if not engine.going(now, state):
             return state  # before a loop is compiled for nothing
         if drafter is not None and cache is not None:
             return speculate(engine, drafter, now, state, cache, take)
@@ -177,7 +177,7 @@ def steps(engine: Engine, values: Values, state: State, cache: Any, take: Callab
     Args:
         take: chooses the next tokens by their logits (R, V), and tells those who want to know.
     """
-    while bool(going(engine.xp, values, state)):
+    while engine.going(values, state):
         logits, cache = engine.advance(state, cache)
         step = take(state, logits)
         state, cache = step.state, engine.reorder(cache, step.parents)

@@ -128,6 +128,10 @@ class Namespace:
         """Returns the index of the largest value: of equal ones, the lowest."""
         return self.first(x == self.max(x, keepdims=True))
 
+    def sound(self, x: Array) -> Array:
+        """Whether the largest value is finite, and none is NaN."""
+        return self.isfinite(self.max(self.where(x == x, x, float("inf"))))  # NaN differs from itself
+
     def log_softmax(self, x: Array) -> Array:
         x = x - self.max(x, keepdims=True)
         return x - self.log(self.sum(self.exp(x), keepdims=True))

@@ -196,9 +196,8 @@ def _append(
 
 
 def _note_unsound(xp: Namespace, state: State, scores: Array, over: Array, number: Array) -> State:
-    """Notes as `broken` that the largest score of a row that is not over is infinite or not a number."""
-    most = xp.max(xp.where(scores == scores, scores, float("inf")))  # NaN differs from itself
-    unsound = (state.broken == 0) & xp.any(~(xp.isfinite(most) | over))
+    """Notes as `broken` that the largest score of a row that is not over is infinite, or that one is not a number."""
+    unsound = (state.broken == 0) & xp.any(~(xp.sound(scores) | over))
     return state._replace(broken=xp.where(unsound, number, state.broken))
 
 

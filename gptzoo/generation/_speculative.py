@@ -19,7 +19,7 @@ from gptzoo._runners import framework_of
 from gptzoo.errors import InputError
 from gptzoo.generation._config import GenerationConfig
 from gptzoo.generation._engine import Engine, Values
-from gptzoo.generation._search import Search, State, Step, going
+from gptzoo.generation._search import Search, State, Step
 from gptzoo.weights import LM
 
 Array = Any  # of the framework
@@ -56,14 +56,14 @@ def speculate(
         take: chooses the next token by its logits (1, V), and tells those who want to know.
     """
     width = min(drafter.most + 1, state.ids.shape[1], engine.model.config.n_positions)
-    while bool(going(engine.xp, values, state)):
+    while engine.going(values, state):
         most = min(width - 1, int(values["until"]) - int(state.length) - 1)
         guesses = drafter.propose(state, most) if most > 0 else NOTHING
         rows, cache = read(engine, state, cache, guesses, width)
         for logits, guess in zip(rows, [*guesses, None], strict=True):
             step = take(state, logits)
             state = step.state
-            if engine.numpy(step.tokens)[0] != guess or not bool(going(engine.xp, values, state)):
+            if engine.numpy(step.tokens)[0] != guess or not engine.going(values, state):
                 break
     return state
 

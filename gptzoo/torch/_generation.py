@@ -12,6 +12,7 @@ from torch import Tensor
 
 from gptzoo.cache import OwnedCache, StaticCache
 from gptzoo.generation import GenerateOutput, GenerationConfig, _engine, generate
+from gptzoo.generation._search import State
 from gptzoo.torch._layers import ARRAYS
 from gptzoo.torch._namespace import Namespace
 
@@ -100,6 +101,12 @@ class Engine(_engine.Engine):
     def __init__(self, model: Any):
         super().__init__(model, Namespace(model.device))
         self.buckets = model._compiled_call_impl is not None
+
+    def prefill(self, state: State, width: int, capacity: int) -> tuple[Tensor, StaticCache]:
+        """As it is: a program would be compiled as long as one for steps, and be hardly faster with many tokens."""
+        with torch.compiler.set_stance("force_eager") if self.buckets else nullcontext():
+            cache = self.empty_cache(state.ids.shape[0], capacity)
+            return _engine.prefill(self.xp, self.model, state, cache, int(state.length))
 
     def empty_cache(self, rows: int, capacity: int) -> StaticCache:
         return OwnedCache(*super().empty_cache(rows, capacity))

@@ -100,3 +100,11 @@ class Namespace(_namespace.Namespace):
 
     def add_at(self, values: Tensor, index: Tensor, size: int) -> Tensor:
         return self.full((values.shape[0], size), 0.0).index_add_(1, index, values)
+
+    # Those that PyTorch has, in one pass over the values.
+
+    def argmax(self, x: Tensor) -> Tensor:
+        return x.argmax(dim=-1)
+
+    def sound(self, x: Tensor) -> Tensor:
+        return x.amax(dim=-1).isfinite()  # NaN if one is
