@@ -217,7 +217,7 @@ def _collect(snapshot: Snapshot, kind: Kind) -> None:
         config = snapshot.get(CONFIG_FILE)
         if kind in ("model", "whole"):
             _require_family(config)
-    if kind == "generation":
+    if kind == "generation" and (snapshot.has(GENERATION_FILE) or not snapshot.has(CONFIG_FILE)):
         snapshot.get(GENERATION_FILE)
     if kind in ("tokenizer", "whole"):
         found = [snapshot.get(file) for file in TOKENIZER_FILES if snapshot.has(file)]

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from gptzoo import GenerationConfig, reference
-from gptzoo.errors import ConfigError, GPTZooError
+from gptzoo.errors import ConfigError, GPTZooError, InputError
 from gptzoo.generation._arguments import OWN
 from gptzoo.generation._config import DEFAULTS, GENERATION_FILE, OPTIONS, OURS
 from gptzoo.generation._others import HARMLESS, NEUTRAL, UNUSED
@@ -160,9 +160,6 @@ NOT_JSON: dict[str, tuple[bytes, str]] = {
     "web page": (b"<html>", "this is a web page"),
     "flag": (b'{"do_sample": 1}', "do_sample: 1, expected True or False"),
     "bias": (b'{"sequence_bias": {"a": 1}}', "sequence_bias: {'a': 1}, expected numbers by tuples of token ids"),
-    "unknown": (b'{"tempreature": 2}', "unknown argument 'tempreature', did you mean temperature"),
-    "not ours": (b'{"guidance_scale": 2}', r"guidance_scale: 2, expected 1 \(anything else is not implemented yet\)"),
-    "control": (b'{"\\u001b[31m": 2}', r"unknown argument '\\x1b\[31m'"),
 }
 
 
@@ -172,6 +169,43 @@ def test_bad_files(case: str, tmp_path: Path) -> None:
     (tmp_path / GENERATION_FILE).write_bytes(content)
     with pytest.raises(ConfigError, match=f"{GENERATION_FILE}: .*{message}"):
         GenerationConfig.from_pretrained(tmp_path)
+
+
+FOREIGN = {
+    "unknown": (b'{"tempreature": 2}', "unknown argument 'tempreature', did you mean temperature"),
+    "not ours": (b'{"guidance_scale": 2}', r"guidance_scale: 2, expected 1 \(anything else is not implemented yet\)"),
+    "control": (b'{"\\u001b[31m": 2}', r"unknown argument '\\x1b\[31m'"),
+}
+
+
+@frameworks
+def test_foreign_entries_keep_no_model_from_being_loaded(framework: str, tmp_path: Path) -> None:
+    """They are written back, and refused when they would be used."""
+    runner = matrix.build(framework, matrix.tiny("gpt2"), "LMHeadModel")
+    model, ids = runner.model, runner.to_native(np.array([[1, 2]]))
+    model.save_pretrained(tmp_path)
+    for content, message in FOREIGN.values():
+        (tmp_path / GENERATION_FILE).write_bytes(content)
+        loaded = type(model).from_pretrained(tmp_path)
+        with pytest.raises(InputError, match=f"generate: model.generation_config: {message}"):
+            loaded.generate(ids)
+        loaded.save_pretrained(tmp_path)
+        assert json.loads((tmp_path / GENERATION_FILE).read_bytes()) == json.loads(content)
+        with pytest.raises(InputError, match=f"generate: generation_config: {message}"):
+            model.generate(ids, GenerationConfig.from_pretrained(tmp_path))
+    loaded.generation_config = GenerationConfig(max_new_tokens=1)
+    assert loaded.generate(ids).shape == (1, 3)
+
+
+def test_without_a_file_the_config_says_it(tmp_path: Path) -> None:
+    config = matrix.tiny("gpt2", eos_token_id=7)
+    config.save_pretrained(tmp_path)
+    found = GenerationConfig.from_pretrained(tmp_path, top_k=3)
+    wanted = GenerationConfig.from_model_config(config)
+    wanted.update(top_k=3)
+    assert found == wanted
+    assert found.eos_token_id == 7
+    assert GenerationConfig.from_pretrained("gptzoo/shakespeare").max_length is None
 
 
 def test_no_file(tmp_path: Path) -> None:

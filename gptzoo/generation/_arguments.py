@@ -150,14 +150,19 @@ class _Call:
             self.problems.append(f"model.generation_config: a {found}, expected a gptzoo.GenerationConfig")
             stored = None
         self._add("config", {name: value for name in IDS if (value := getattr(self.config, name)) is not None})
-        self._add("model.generation_config", stored.following(self.config).said() if stored else {})
+        self._add_object("model.generation_config", stored and stored.following(self.config))
         if isinstance(generation_config, GenerationConfig | None):
-            self._add("generation_config", generation_config.said() if generation_config else {})
+            self._add_object("generation_config", generation_config)
         else:
             found = type(generation_config).__name__
             self.problems.append(f"generation_config: a {found}, expected a gptzoo.GenerationConfig")
         self.given = self._add("", _asked(given))
         self._settle()
+
+    def _add_object(self, source: str, said: GenerationConfig | None) -> None:
+        if said is not None:
+            self.problems += [f"{source}: {problem}" for problem in said.foreign_problems()]
+            self._add(source, said.said())
 
     def _add(self, source: str, values: Mapping[str, Any]) -> dict[str, Any]:
         """Puts what one source says on top of those before; returns it without the wrong ones."""

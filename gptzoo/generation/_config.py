@@ -15,7 +15,7 @@ from gptzoo._files import write_file
 from gptzoo._json import read_json_object
 from gptzoo._settings import one_of
 from gptzoo._vocabulary import GENERATION_FILE
-from gptzoo.config import GPTConfig
+from gptzoo.config import CONFIG_FILE, AutoConfig, GPTConfig
 from gptzoo.errors import ConfigError
 from gptzoo.generation._others import described, foreign_problems
 from gptzoo.generation._rules import (
@@ -178,6 +178,10 @@ class GenerationConfig:
         """Lists what is wrong with options that were set since construction."""
         return [*value_problems({name: plain(value) for name, value in self.said().items()})]
 
+    def foreign_problems(self) -> list[str]:
+        """Lists what was read from a file and might ask for something that is not implemented."""
+        return [*foreign_problems(self._foreign, OPTIONS)]
+
     def said(self) -> dict[str, Any]:
         """Returns the options that something was said about, by name."""
         return {name: value for name in OPTIONS if (value := getattr(self, name)) is not None}
@@ -222,18 +226,25 @@ class GenerationConfig:
 
     @classmethod
     def from_json_file(cls, path: str | Path, **overrides: Any) -> Self:
-        """Reads one generation_config.json of Transformers 4 or 5, or of gptzoo; errors name the file."""
+        """Reads one generation_config.json of Transformers 4 or 5, or of gptzoo; errors name the file.
+
+        Entries that are no options here are kept: `generate` refuses those that might ask for something, so that they
+        do not keep a model from being loaded.
+        """
         values = read_json_object(Path(path), ConfigError, limits.MAX_CONFIG_BYTES)
         try:
-            stored = cls.from_dict(values)
+            stored = cls(**{name: value for name, value in values.items() if name in OPTIONS})
         except ConfigError as problem:
             raise ConfigError(f"{path}: {problem}") from None
+        stored._foreign = {name: value for name, value in values.items() if name not in OPTIONS}
         stored.update(**overrides)
         return stored
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **overrides: Any) -> Self:
         """Reads the generation_config.json of a checkpoint directory, one by its path, or that of a model by its name.
+
+        Where there is none beside a config.json, it is made of that, as it is for a model that is loaded.
 
         Args:
             pretrained_model_name_or_path: such a path; or the name of a model, bundled or on the Hugging Face hub.
@@ -243,7 +254,12 @@ class GenerationConfig:
 
         hub, overrides = take_options(overrides)
         local = resolve(pretrained_model_name_or_path, "generation", hub)
-        return cls.from_json_file(local / GENERATION_FILE if local.is_dir() else local, **overrides)
+        file = local / GENERATION_FILE if local.is_dir() else local
+        if os.path.lexists(file) or not os.path.lexists(local / CONFIG_FILE):
+            return cls.from_json_file(file, **overrides)
+        new = cls.from_model_config(AutoConfig.from_pretrained(local))
+        new.update(**overrides)
+        return new
 
     @classmethod
     def from_model_config(cls, config: GPTConfig) -> Self:
