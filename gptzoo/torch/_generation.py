@@ -95,6 +95,16 @@ def outside(output: Any) -> Any:
     return tuple(map(outside, output)) if isinstance(output, tuple) else output.clone()
 
 
+class Uncompiled:
+    """A model as it is without `model.compile()`; PyTorch's own switch for that would be one for all threads."""
+
+    def __init__(self, model: Any):
+        self.config, self.call = model.config, model._call_impl
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.call(*args, **kwargs)
+
+
 class Engine(_engine.Engine):
     """Steps that are compiled where the model is."""
 
@@ -104,9 +114,8 @@ class Engine(_engine.Engine):
 
     def prefill(self, state: State, width: int, capacity: int) -> tuple[Tensor, StaticCache]:
         """As it is: a program would be compiled as long as one for steps, and be hardly faster with many tokens."""
-        with torch.compiler.set_stance("force_eager") if self.buckets else nullcontext():
-            cache = self.empty_cache(state.ids.shape[0], capacity)
-            return _engine.prefill(self.xp, self.model, state, cache, int(state.length))
+        cache = self.empty_cache(state.ids.shape[0], capacity)
+        return _engine.prefill(self.xp, Uncompiled(self.model), state, cache, int(state.length))
 
     def empty_cache(self, rows: int, capacity: int) -> StaticCache:
         return OwnedCache(*super().empty_cache(rows, capacity))
