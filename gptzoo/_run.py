@@ -12,6 +12,7 @@ from typing import Any
 from gptzoo.errors import GPTZooError, InputError
 
 SOURCE = "standard input"
+DTYPE = "float32"  # in which a seed draws the same text in every framework
 
 GENERATION = ("text-generation",)
 ONE_ROW = ("text-classification", "token-classification", "feature-extraction")

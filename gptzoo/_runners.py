@@ -149,6 +149,8 @@ def _no_cache(model: Any) -> dict[str, bool]:
 def _torch(model: Any, device: Any) -> Runner:
     import torch
 
+    from gptzoo.torch._layers import evaluating
+
     @contextmanager
     def scope() -> Iterator[None]:
         before = torch.get_float32_matmul_precision()
@@ -159,16 +161,6 @@ def _torch(model: Any, device: Any) -> Runner:
         finally:
             torch.set_float32_matmul_precision(before)
 
-    @contextmanager
-    def evaluating() -> Iterator[None]:
-        modes = {module: module.training for module in model.modules()}
-        model.eval()
-        try:
-            yield
-        finally:
-            for module, training in modes.items():
-                module.training = training
-
     def to_native(x: np.ndarray) -> Any:
         return torch.from_numpy(x).to(model.device)
 
@@ -177,7 +169,7 @@ def _torch(model: Any, device: Any) -> Runner:
         return array
 
     precision = "float32 matmul precision 'highest', no TF32"
-    return Runner("torch", model, precision, to_native, to_numpy, scope, evaluating=evaluating)
+    return Runner("torch", model, precision, to_native, to_numpy, scope, evaluating=partial(evaluating, model))
 
 
 def _keras(model: Any, device: Any) -> Runner:

@@ -267,6 +267,10 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         {"prompt_lookup_num_tokens": 5, "rows": 2},
         "prompt_lookup_num_tokens: given, expected none for 2",
     ),
+    "nothing to begin with": (
+        {"suppress_tokens": [39], "begin_suppress_tokens": [*range(39)]},
+        "begin_suppress_tokens: [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11,",
+    ),
     "seeds": ({"seed": [1, 2], "rows": 3}, "seed: 2 entries, expected one for each of 3 rows of input_ids"),
     **{
         f"{name} outside the vocabulary": (

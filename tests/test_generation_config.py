@@ -193,6 +193,10 @@ def test_foreign_entries_keep_no_model_from_being_loaded(framework: str, tmp_pat
         assert json.loads((tmp_path / GENERATION_FILE).read_bytes()) == json.loads(content)
         with pytest.raises(InputError, match=f"generate: generation_config: {message}"):
             model.generate(ids, GenerationConfig.from_pretrained(tmp_path))
+    (tmp_path / GENERATION_FILE).write_text('{"guidance_scale": 2}')
+    for call in ({"guidance_scale": 1}, {"generation_config": GenerationConfig(guidance_scale=1)}):  # a call wins
+        assert type(model).from_pretrained(tmp_path).generate(ids, max_new_tokens=1, **call).shape == (1, 3)
+    assert GenerationConfig.from_dict({"guidance_scale": 2}).to_dict() == {"guidance_scale": 2}
     loaded.generation_config = GenerationConfig(max_new_tokens=1)
     assert loaded.generate(ids).shape == (1, 3)
 

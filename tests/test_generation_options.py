@@ -178,16 +178,19 @@ def test_drawn_tokens_are_the_references(framework: str) -> None:
 
 @frameworks
 @pytest.mark.parametrize("options", [{"num_beams": 3, "num_return_sequences": 2}, {"repetition_penalty": 1.6}], ids=str)
-def test_left_padding_changes_nothing(options: dict[str, Any], framework: str) -> None:
-    """Not even for penalties and n-grams: padding is no token."""
+def test_padding_changes_nothing(options: dict[str, Any], framework: str) -> None:
+    """Not even for penalties and n-grams: padding is no token, and new ones follow the last that is one."""
     runner = runner_of("gpt2", framework)
     options = {"max_new_tokens": 8, "no_repeat_ngram_size": 2, "logits_processor": uncompiled(framework)} | options
     ids = np.full((3, 6), 6)  # a token that comes: were padding one, it would be penalised
     mask = np.zeros_like(ids)
     prompts = [PROMPTS[0], PROMPTS[1, :2], PROMPTS[2, :3]]
     for row, prompt in enumerate(prompts):
-        ids[row, 6 - len(prompt) :], mask[row, 6 - len(prompt) :] = prompt, 1
-    together = runner.generate(ids, attention_mask=runner.to_native(mask), **options)[:, 6:]
+        place = slice(6 - len(prompt), 6) if row < 2 else slice(1, 1 + len(prompt))  # one of them on both sides
+        ids[row, place], mask[row, place] = prompt, 1
+    found = runner.generate(ids, attention_mask=runner.to_native(mask), **options)
+    assert np.array_equal(found[:, :6], np.repeat(ids, len(found) // 3, axis=0))
+    together = found[:, 6:]
     copies = len(together) // 3
     for row, prompt in enumerate(prompts):
         alone = runner.generate(prompt[None], **options)[:, len(prompt) :]

@@ -80,9 +80,13 @@ def test_an_owned_cache_is_written_in_place_and_no_other() -> None:
 
 def test_gradients_and_modes_stay_as_they_are() -> None:
     model = runner().model
+    model.transformer.drop.p = 0.5
+    wanted = model.eval().generate(torch.tensor(PROMPTS), max_new_tokens=6)
     model.train()
-    model.generate(torch.tensor(PROMPTS), max_new_tokens=2)
+    model.transformer.h[1].eval()
+    assert torch.equal(model.generate(torch.tensor(PROMPTS), max_new_tokens=6), wanted)  # nothing drops out
     assert model.training
+    assert not model.transformer.h[1].training
     assert torch.is_grad_enabled()
     assert all(weight.grad is None for weight in model.parameters())
 

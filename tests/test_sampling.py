@@ -351,6 +351,16 @@ def test_rows_with_seeds_of_their_own_do_not_depend_on_the_batch(framework: str)
 
 
 @frameworks
+def test_right_padding_is_the_references(framework: str) -> None:
+    config, values, runner, ids = model(framework)
+    mask = LEFT[:, ::-1].copy()
+    wanted = sample(config, values, ids, 4, mask, seed=3)
+    assert np.array_equal(wanted[0, 6:], sample(config, values, ids[:1, :3], 4, seed=[3])[0, 3:])
+    found = runner.generate(ids, max_new_tokens=4, attention_mask=runner.to_native(mask), do_sample=True, seed=3)
+    assert np.array_equal(found, wanted)
+
+
+@frameworks
 def test_a_batch_is_drawn_the_same_however_it_is_split(framework: str) -> None:
     config, values, runner, ids = model(framework)
     options = {"max_new_tokens": 6, "do_sample": True, "num_return_sequences": 2}

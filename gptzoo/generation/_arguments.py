@@ -10,7 +10,7 @@ from gptzoo._settings import short
 from gptzoo.config import GPTConfig
 from gptzoo.errors import InputError
 from gptzoo.generation._config import DEFAULTS, IDS, OPTIONS, GenerationConfig, value_problems
-from gptzoo.generation._others import described, other_problems
+from gptzoo.generation._others import described, foreign_problems, other_problems
 from gptzoo.generation._rules import plain
 from gptzoo.generation._seed import next_seed
 from gptzoo.generation._speculative import assistant_problems
@@ -150,19 +150,15 @@ class _Call:
             self.problems.append(f"model.generation_config: a {found}, expected a gptzoo.GenerationConfig")
             stored = None
         self._add("config", {name: value for name in IDS if (value := getattr(self.config, name)) is not None})
-        self._add_object("model.generation_config", stored and stored.following(self.config))
-        if isinstance(generation_config, GenerationConfig | None):
-            self._add_object("generation_config", generation_config)
-        else:
+        if not isinstance(generation_config, GenerationConfig | None):
             found = type(generation_config).__name__
             self.problems.append(f"generation_config: a {found}, expected a gptzoo.GenerationConfig")
+            generation_config = None
+        self._add("model.generation_config", stored.following(self.config).said() if stored else {})
+        self._add("generation_config", generation_config.said() if generation_config else {})
+        self.problems += _stored_problems(stored, generation_config, given)
         self.given = self._add("", _asked(given))
         self._settle()
-
-    def _add_object(self, source: str, said: GenerationConfig | None) -> None:
-        if said is not None:
-            self.problems += [f"{source}: {problem}" for problem in said.foreign_problems()]
-            self._add(source, said.said())
 
     def _add(self, source: str, values: Mapping[str, Any]) -> dict[str, Any]:
         """Puts what one source says on top of those before; returns it without the wrong ones."""
@@ -189,7 +185,7 @@ class _Call:
                 setattr(options, name, default)
         for name in ("stop_strings", "forced_eos_token_id"):
             value = getattr(options, name)
-            setattr(options, name, value if value is None else _many(value))
+            setattr(options, name, None if value in (None, []) else _many(value))
         bias = options.sequence_bias
         options.sequence_bias = {tuple(ids): number for ids, number in bias} if isinstance(bias, list) else bias
 
@@ -214,6 +210,19 @@ class _Call:
     @property
     def copies(self) -> int:
         return self.options.num_return_sequences or 1
+
+
+def _stored_problems(
+    stored: GenerationConfig | None, generation_config: GenerationConfig | None, given: Mapping[str, Any]
+) -> Iterator[str]:
+    """What a file asked for and nobody after it has said otherwise."""
+    asked: dict[str, tuple[str, Any]] = {}
+    for source, said in (("model.generation_config", stored), ("generation_config", generation_config)):
+        asked |= {name: (source, value) for name, value in (said.foreign() if said else {}).items()}
+    for name, (source, value) in asked.items():
+        if name not in given:
+            for problem in foreign_problems({name: value}, OPTIONS):
+                yield f"{source}: {problem}; {source} = GenerationConfig() is without it"
 
 
 def _asked(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -330,8 +339,10 @@ def _forced_problems(call: _Call) -> Iterator[str]:
     options = call.options
     suppressed = set(options.suppress_tokens or ())
     suppressed |= {word[0] for word in options.bad_words_ids or () if len(word) == 1}
-    if len(suppressed) == call.config.vocab_size:
-        yield f"{call.says('suppress_tokens')}, expected one token at least that is left"
+    for name in ("suppress_tokens", "begin_suppress_tokens"):
+        if len(suppressed.union(getattr(options, name) or ())) == call.config.vocab_size:
+            yield f"{call.says(name)}, expected one token at least that is left"
+            break
     for name in ("forced_bos_token_id", "forced_eos_token_id"):
         forced = [*_tokens(getattr(options, name))]
         if forced and suppressed.issuperset(forced):

@@ -20,7 +20,6 @@ from gptzoo.errors import ConfigError
 from gptzoo.generation._others import described, foreign_problems
 from gptzoo.generation._rules import (
     ABOVE_0,
-    ANY_NUMBER,
     BIAS,
     CUTOFF,
     DECAY,
@@ -28,6 +27,7 @@ from gptzoo.generation._rules import (
     FLAG,
     NOT_NEGATIVE,
     POSITIVE,
+    POWER,
     RATE,
     SEED,
     SHARE,
@@ -135,7 +135,7 @@ class GenerationConfig:
     exponential_decay_length_penalty: tuple[int, float] | list[Any] | None = option(None, DECAY)
     renormalize_logits: bool | None = option(False, FLAG)
     num_beams: int | None = option(1, POSITIVE)
-    length_penalty: float | None = option(1.0, ANY_NUMBER, "num_beams")
+    length_penalty: float | None = option(1.0, POWER, "num_beams")
     early_stopping: bool | str | None = option(False, EARLY, "num_beams")
     num_return_sequences: int | None = option(1, POSITIVE)
     bos_token_id: int | None = option(None, TOKEN)
@@ -178,9 +178,9 @@ class GenerationConfig:
         """Lists what is wrong with options that were set since construction."""
         return [*value_problems({name: plain(value) for name, value in self.said().items()})]
 
-    def foreign_problems(self) -> list[str]:
-        """Lists what was read from a file and might ask for something that is not implemented."""
-        return [*foreign_problems(self._foreign, OPTIONS)]
+    def foreign(self) -> dict[str, Any]:
+        """Returns the options of other software that are kept."""
+        return deepcopy(self._foreign)
 
     def said(self) -> dict[str, Any]:
         """Returns the options that something was said about, by name."""
@@ -221,22 +221,24 @@ class GenerationConfig:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], **overrides: Any) -> Self:
-        """Builds one from generation_config.json's content; `overrides` win over it."""
-        return cls(**{**values, **overrides})
-
-    @classmethod
-    def from_json_file(cls, path: str | Path, **overrides: Any) -> Self:
-        """Reads one generation_config.json of Transformers 4 or 5, or of gptzoo; errors name the file.
+        """Builds one from generation_config.json's content; `overrides` win over it.
 
         Entries that are no options here are kept: `generate` refuses those that might ask for something, so that they
         do not keep a model from being loaded.
         """
+        said = {**values, **overrides}
+        new = cls(**{name: value for name, value in said.items() if name in OPTIONS or name in overrides})
+        new._foreign = deepcopy({name: value for name, value in values.items() if name not in OPTIONS}) | new._foreign
+        return new
+
+    @classmethod
+    def from_json_file(cls, path: str | Path, **overrides: Any) -> Self:
+        """Reads one generation_config.json of Transformers 4 or 5, or of gptzoo; errors name the file."""
         values = read_json_object(Path(path), ConfigError, limits.MAX_CONFIG_BYTES)
         try:
-            stored = cls(**{name: value for name, value in values.items() if name in OPTIONS})
+            stored = cls.from_dict(values)
         except ConfigError as problem:
             raise ConfigError(f"{path}: {problem}") from None
-        stored._foreign = {name: value for name, value in values.items() if name not in OPTIONS}
         stored.update(**overrides)
         return stored
 

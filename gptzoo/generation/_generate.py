@@ -58,13 +58,29 @@ def generate(
         ids = engine.numpy(input_ids)
         mask = np.ones_like(ids) if attention_mask is None else engine.numpy(attention_mask)
         criteria = [*(stopping_criteria or ())]
+        moved, mask = left_padded(ids, mask)
         if todo.options.stop_strings:
             criteria.append(_stop_strings(engine, StopStrings(todo.options.stop_strings, tokenizer), mask != 0))
         hooks = Hooks(tuple(logits_processor or ()), tuple(criteria))
         assistant = None if assistant_model is None else engine_of(assistant_model)
         put(ids)
-        output = run(engine, todo, ids, mask, hooks, put if streamed else None, assistant)
+        output = run(engine, todo, moved, mask, hooks, put if streamed else None, assistant)
+        if not np.array_equal(moved, ids):
+            output["sequences"] = _with_prompt(engine, output.sequences, ids)
     return output if todo.options.return_dict_in_generate else output.sequences
+
+
+def left_padded(ids: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Moves the padding of rows to the left, wherever it is: new tokens follow the last one of the prompt."""
+    order = np.argsort(mask != 0, axis=-1, kind="stable")
+    return np.take_along_axis(ids, order, axis=-1), np.take_along_axis(mask, order, axis=-1)
+
+
+def _with_prompt(engine: Engine, sequences: Array, ids: np.ndarray) -> Array:
+    """Returns sequences that begin with the prompts as they were given."""
+    found = engine.numpy(sequences)
+    prompts = np.repeat(ids, len(found) // len(ids), axis=0)
+    return engine.xp.array(np.concatenate((prompts, found[:, ids.shape[1] :]), axis=1))
 
 
 def _stop_strings(engine: Engine, stop: StopStrings, real: np.ndarray) -> Callable[[Array, Array], Array]:

@@ -63,6 +63,7 @@ def _is_key(value: Any) -> bool:
 FLAG = Rule("True or False", lambda value: isinstance(value, bool))
 POSITIVE, NOT_NEGATIVE = _at_least(1), _at_least(0)
 ANY_NUMBER = _number("", lambda _: True)
+POWER = _number("from -50 to 50", lambda value: -50 <= value <= 50)  # of lengths: the result is a number
 ABOVE_0 = _number("above 0", lambda value: value > 0)
 SHARE = _number("above 0, to 1", lambda value: 0 < value <= 1)
 RATE = _number("from 0 to 1", lambda value: 0 <= value <= 1)
@@ -80,7 +81,7 @@ TEXTS = Rule(
     lambda value: all(isinstance(text, str) and text for text in (value if isinstance(value, list) else [value])),
 )
 SEED = Rule(
-    "an integer from 0 to 2**64 - 1, or a list of them, or of pairs of one and a row's number",
+    "an integer from 0 to 2**64 - 1, or a list of them, or of pairs of one and a row's number below 2**32",
     lambda value: all(map(_is_key, value)) if isinstance(value, list) else _is_seed(value),
 )
 

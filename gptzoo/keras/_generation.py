@@ -45,7 +45,7 @@ class GenerationMixin:
         `model.run_eagerly` is true.
 
         Args:
-            input_ids: (B, T); pad shorter rows on the left. Transformers' name for it, `inputs`, is taken too.
+            input_ids: (B, T), shorter rows padded on either side. Transformers' name for it, `inputs`, is taken too.
             generation_config: options in place of `model.generation_config`.
             attention_mask: (B, T), 0 on padding.
             logits_processor: functions of the ids so far (R, t) and the scores of the next (R, V), which return other

@@ -31,7 +31,7 @@ def greedy(
 
     Args:
         weights: of an LMHeadModel, by canonical name.
-        input_ids: (B, T); shorter rows are padded on the left.
+        input_ids: (B, T); shorter rows are padded, on the left or on the right.
         attention_mask: (B, T), 0 on padding; None: no padding.
         eos_token_id: a row that has produced it, or one of them, has ended; None: rows do not end.
         pad_token_id: fills rows that have ended; None: the (first) `eos_token_id` does.
@@ -104,7 +104,8 @@ def _complete(
         new = np.full(len(ids), fill)
         for row in np.flatnonzero(~ended).tolist():
             tokens = ids[row][mask[row] != 0].tolist()
-            scores = process(logits[row, -1].tolist(), tokens, options, prompts[row], max_new_tokens, ends)
+            last = np.flatnonzero(mask[row])[-1:].max(initial=-1)  # padding may be behind the prompt
+            scores = process(logits[row, last].tolist(), tokens, options, prompts[row], max_new_tokens, ends)
             new[row] = choose(scores, row, step)
         ids = np.concatenate((ids, new[:, None]), axis=1)
         mask = np.concatenate((mask, np.ones_like(mask[:, :1])), axis=1)

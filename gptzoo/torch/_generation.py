@@ -13,7 +13,7 @@ from torch import Tensor
 from gptzoo.cache import OwnedCache, StaticCache
 from gptzoo.generation import GenerateOutput, GenerationConfig, _engine, generate
 from gptzoo.generation._search import State
-from gptzoo.torch._layers import ARRAYS
+from gptzoo.torch._layers import ARRAYS, evaluating
 from gptzoo.torch._namespace import Namespace
 
 MOST_PROGRAMS = 1000  # of a compiled model; PyTorch's limit, 8, is for what is compiled again and again
@@ -39,10 +39,11 @@ class GenerationMixin:
         """Completes each row by one token after the other.
 
         The same call gives the same tokens in PyTorch, Keras and Flax, also drawn ones for the same seed; see
-        `gptzoo.generation.draw`. After `model.compile()` each step is a compiled program.
+        `gptzoo.generation.draw`. Nothing drops out, also in training. After `model.compile()` each step is a compiled
+        program.
 
         Args:
-            input_ids: (B, T); pad shorter rows on the left. Transformers' name for it, `inputs`, is taken too.
+            input_ids: (B, T), shorter rows padded on either side. Transformers' name for it, `inputs`, is taken too.
             generation_config: options in place of `model.generation_config`.
             attention_mask: (B, T), 0 on padding.
             logits_processor: functions of the ids so far (R, t) and the scores of the next (R, V), which return other
@@ -61,7 +62,7 @@ class GenerationMixin:
         Raises:
             InputError: lists what is wrong with the arguments; or there are too few positions, or no such head.
         """
-        with torch.inference_mode(), room_for_buckets(self):
+        with torch.inference_mode(), evaluating(self, assistant_model), room_for_buckets(self):
             output = generate(
                 self,
                 ARRAYS,

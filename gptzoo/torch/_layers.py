@@ -5,8 +5,10 @@ Shapes: B batch, T tokens, E n_embd.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -177,3 +179,16 @@ ARRAYS = ArrayKind(lambda x: isinstance(x, Tensor), "a torch.Tensor", host_value
 def at_least_float32(x: Tensor) -> Tensor:
     """Where half precision would lose too much: scores and losses."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+@contextmanager
+def evaluating(*models: Any) -> Iterator[None]:
+    """In it nothing of the models drops out, whatever mode each part is in; what is no model is left alone."""
+    parts = [part for model in models if isinstance(model, nn.Module) for part in model.modules() if part.training]
+    for part in parts:
+        part.training = False
+    try:
+        yield
+    finally:
+        for part in parts:
+            part.training = True
