@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 import os
+import shutil
 import signal
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -16,6 +19,13 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no name that a test makes up is 
 # The models here are tiny: threads would cost more than they bring, and the tests run beside each other.
 for variable in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
     os.environ.setdefault(variable, "1")
+
+# Programs of one test serve the others: workers, the processes that tests start, and what `forget` has cleared.
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="gptzoo-jax-")
+    atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
 # A shell without job control starts what runs in its background deaf to Ctrl-C; so would be all that the tests start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -53,6 +63,22 @@ def client(hub: Hub, tmp_path: Path) -> Client:
     return client_of(hub, tmp_path)
 
 
+# What is tested here is not how XLA rounds; compiling is most of its time.
+UNOPTIMISED = ("calls", "checkpointing", "pipelines_calls", "pipelines_generation", "pruning", "resizing", "training")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def compiled_quickly(request: pytest.FixtureRequest) -> Iterator[None]:
+    if "jax" not in sys.modules or request.module.__name__.rpartition("test_")[2] not in UNOPTIMISED:
+        yield
+        return
+    import jax
+
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
 @pytest.fixture(autouse=True, scope="module")
 def forget() -> Iterator[None]:
     """Compiled programs of thousands of tiny models would fill the memory, and slow the collector of garbage down."""
@@ -71,6 +97,12 @@ def forget() -> Iterator[None]:
 def resident_bytes() -> int:
     pages = int(Path("/proc/self/statm").read_text().split()[1]) if Path("/proc/self/statm").exists() else 0
     return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def pytest_collection_finish() -> None:
+    """The frameworks that are imported by now are no garbage: the collector need not look at them again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_configure(config: pytest.Config) -> None:
