@@ -5,7 +5,7 @@ Shapes: R rows, C columns, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -21,16 +21,24 @@ Values = Mapping[str, Any]
 SMALLEST_BUCKET = 32
 
 
-def prefill(xp: Namespace, model: Any, state: State, cache: StaticCache, width: int) -> tuple[Array, StaticCache]:
+def prefill(
+    xp: Namespace,
+    model: Any,
+    state: State,
+    cache: StaticCache,
+    width: int,
+    call: Callable[..., Any] | None = None,
+) -> tuple[Array, StaticCache]:
     """Reads the prompt, which is in the first `width` columns; what is behind it there is hidden by causality.
 
     Args:
         cache: empty, of as many columns as it will ever hold.
+        call: what is called in place of the model, if that is compiled and this should not be.
 
     Returns:
         The logits (R, V) of the token behind the prompt, and the filled cache.
     """
-    output = model(
+    output = (call or model)(
         fed(xp, model, state.ids[:, :width]),
         past_key_values=cache,
         attention_mask=state.real[:, : cache.capacity],

@@ -96,16 +96,6 @@ def outside(output: Any) -> Any:
     return tuple(map(outside, output)) if isinstance(output, tuple) else output.clone()
 
 
-class Uncompiled:
-    """A model as it is without `model.compile()`; PyTorch's own switch for that would be one for all threads."""
-
-    def __init__(self, model: Any):
-        self.config, self.call = model.config, model._call_impl
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self.call(*args, **kwargs)
-
-
 class Engine(_engine.Engine):
     """Steps that are compiled where the model is."""
 
@@ -114,9 +104,12 @@ class Engine(_engine.Engine):
         self.buckets = model._compiled_call_impl is not None
 
     def prefill(self, state: State, width: int, capacity: int) -> tuple[Tensor, StaticCache]:
-        """As it is: a program would be compiled as long as one for steps, and be hardly faster with many tokens."""
-        cache = self.empty_cache(state.ids.shape[0], capacity)
-        return _engine.prefill(self.xp, Uncompiled(self.model), state, cache, int(state.length))
+        """Not compiled: a program would take as long to compile as one for steps, and be hardly faster for many tokens.
+
+        PyTorch's own switch for that would be one for all threads.
+        """
+        cache, width = self.empty_cache(state.ids.shape[0], capacity), int(state.length)
+        return _engine.prefill(self.xp, self.model, state, cache, width, self.model._call_impl)
 
     def empty_cache(self, rows: int, capacity: int) -> StaticCache:
         return OwnedCache(*super().empty_cache(rows, capacity))
