@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -62,7 +62,7 @@ class GenerationMixin:
         Raises:
             InputError: lists what is wrong with the arguments; or there are too few positions, or no such head.
         """
-        with torch.inference_mode(), evaluating(self, assistant_model), room_for_buckets(self):
+        with torch.inference_mode(), evaluating(self, assistant_model), compiling(self):
             output = generate(
                 self,
                 ARRAYS,
@@ -80,13 +80,17 @@ class GenerationMixin:
         return outside(output)
 
 
-def room_for_buckets(model: Any) -> Any:
-    """Lets PyTorch compile a program for each bucket; not where nothing is compiled, as its compiler loads slowly."""
-    if model._compiled_call_impl is None:
-        return nullcontext()
-    from torch._dynamo import config
+@contextmanager
+def compiling(model: Any) -> Iterator[None]:
+    """Lets PyTorch compile a program for each bucket, of fewer kernels: sums of residuals are kept, not repeated."""
+    if model._compiled_call_impl is None:  # its compilers load slowly
+        yield
+        return
+    from torch._dynamo import config as dynamo
+    from torch._inductor import config as inductor
 
-    return config.patch(recompile_limit=MOST_PROGRAMS)
+    with dynamo.patch(recompile_limit=MOST_PROGRAMS), inductor.patch(realize_reads_threshold=1):
+        yield
 
 
 def outside(output: Any) -> Any:
