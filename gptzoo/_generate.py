@@ -12,7 +12,7 @@ from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 from gptzoo._json import parse_json
-from gptzoo._run import DTYPE, OPTIONS, SOURCE, decoded, device, flag
+from gptzoo._run import OPTIONS, SOURCE, add_computing_arguments, decoded, flag
 from gptzoo._settings import short, unknown_argument
 from gptzoo.errors import InputError
 from gptzoo.hub import DEFAULT_MODEL
@@ -37,11 +37,7 @@ def add_generate_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of `gptzoo generate`."""
     parser.add_argument("--prompt", metavar="TEXT", help=f"default: {SOURCE}, without its last line end")
     parser.add_argument("--model", default=DEFAULT_MODEL, help=f"a path or name (default: {DEFAULT_MODEL})")
-    parser.add_argument("--framework", help="torch, keras or flax (default: the first that is installed)")
-    parser.add_argument("--device", type=device, help="cpu, cuda:0, ...; an accelerator's number; -1 for the CPU")
-    parser.add_argument(
-        "--dtype", default=DTYPE, help=f"of weights and computation, or auto: as stored (default: {DTYPE})"
-    )
+    add_computing_arguments(parser)
     parser.add_argument("--stream", action="store_true", help="print each token as soon as it is there")
     for name, settings in FLAGS.items():
         parser.add_argument(flag(name), default=None, **settings)

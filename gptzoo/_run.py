@@ -36,9 +36,7 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of `gptzoo run`."""
     parser.add_argument("--task", required=True, help=", ".join(_PLAIN))
     parser.add_argument("--model", help="a path or name (default for text-generation: the bundled model)")
-    parser.add_argument("--framework", help="torch, keras or flax (default: the first that is installed)")
-    parser.add_argument("--device", type=device, help="cpu, cuda:0, ...; an accelerator's number; -1 for the CPU")
-    parser.add_argument("--dtype", help="of the weights and the computation (default: as stored)")
+    add_computing_arguments(parser, "auto")
     parser.add_argument("--batch-size", type=int, default=1, metavar="N", help="lines answered together (default: 1)")
     parser.add_argument("--json", action="store_true", help="print a line of JSON for each line")
     groups = {tasks: parser.add_argument_group(f"for {', '.join(tasks)}") for tasks, _ in OPTIONS.values()}
@@ -111,6 +109,15 @@ def _results(pipe: Any, numbers: deque[int | None], question: str | None) -> Ite
         yield from pipe(inputs())
     except ItemError as problem:
         raise InputError(f"{SOURCE}: line {numbers[-1]}: {problem.problem}") from None
+
+
+def add_computing_arguments(parser: argparse.ArgumentParser, dtype: str = DTYPE) -> None:
+    """Adds the options that say what computes, and in which dtype unless they say otherwise."""
+    parser.add_argument("--framework", help="torch, keras or flax (default: the first that is installed)")
+    parser.add_argument("--device", type=device, help="cpu, cuda:0, ...; an accelerator's number; -1 for the CPU")
+    parser.add_argument(
+        "--dtype", default=dtype, help=f"of weights and computation, or auto: as stored (default: {dtype})"
+    )
 
 
 def decoded(content: bytes, place: str) -> str:

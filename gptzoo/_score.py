@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from gptzoo._files import naming, open_regular
-from gptzoo._run import DTYPE, SOURCE, decoded, device, write_json
+from gptzoo._run import SOURCE, add_computing_arguments, decoded, write_json
 from gptzoo._tensors import shown
 from gptzoo.errors import CheckpointError, InputError
 from gptzoo.hub import DEFAULT_MODEL
@@ -32,11 +32,7 @@ def add_score_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of `gptzoo score`."""
     parser.add_argument("files", nargs="*", metavar="FILE", help=f"one text each; {STDIN}, or none: {SOURCE}")
     parser.add_argument("--model", default=DEFAULT_MODEL, help=f"a path or name (default: {DEFAULT_MODEL})")
-    parser.add_argument("--framework", help="torch, keras or flax (default: the first that is installed)")
-    parser.add_argument("--device", type=device, help="cpu, cuda:0, ...; an accelerator's number; -1 for the CPU")
-    parser.add_argument(
-        "--dtype", default=DTYPE, help=f"of weights and computation, or auto: as stored (default: {DTYPE})"
-    )
+    add_computing_arguments(parser)
     parser.add_argument("--stride", type=int, metavar="N", help="tokens between windows (default: half of one)")
     parser.add_argument("--max-length", type=int, metavar="N", help="tokens of a window (default: all positions)")
     parser.add_argument("--batch-size", type=int, default=1, metavar="N", help="texts scored together (default: 1)")

@@ -93,8 +93,8 @@ class Engine(_engine.Engine):
         super().__init__(model, XP)
         self.program, self.weights = split(model)
 
-    def prefill(self, state: State, width: int, capacity: int) -> tuple[Array, StaticCache]:
-        return prefill(self.program, width, capacity, self.weights, state)
+    def prefill(self, state: State, tokens: int, capacity: int) -> tuple[Array, StaticCache]:
+        return prefill(self.program, self.rounded(tokens, capacity), capacity, self.weights, state)
 
     def advance(self, state: State, cache: StaticCache | None) -> tuple[Array, StaticCache | None]:
         return advance(self.program, self.weights, state, cache)

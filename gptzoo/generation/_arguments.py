@@ -144,21 +144,20 @@ class _Call:
         self.options = GenerationConfig()
         self.sources: dict[str, str] = {}
         self.problems = [*other_problems({name: given[name] for name in given if name not in OPTIONS}, OWN)]
-        stored = getattr(model, "generation_config", None)
-        if not isinstance(stored, GenerationConfig | None):
-            found = type(stored).__name__
-            self.problems.append(f"model.generation_config: a {found}, expected a gptzoo.GenerationConfig")
-            stored = None
+        stored = self._checked("model.generation_config", getattr(model, "generation_config", None))
+        generation_config = self._checked("generation_config", generation_config)
         self._add("config", {name: value for name in IDS if (value := getattr(self.config, name)) is not None})
-        if not isinstance(generation_config, GenerationConfig | None):
-            found = type(generation_config).__name__
-            self.problems.append(f"generation_config: a {found}, expected a gptzoo.GenerationConfig")
-            generation_config = None
         self._add("model.generation_config", stored.following(self.config).said() if stored else {})
         self._add("generation_config", generation_config.said() if generation_config else {})
         self.problems += _stored_problems(stored, generation_config, given)
         self.given = self._add("", _asked(given))
         self._settle()
+
+    def _checked(self, source: str, said: Any) -> GenerationConfig | None:
+        if isinstance(said, GenerationConfig | None):
+            return said
+        self.problems.append(f"{source}: a {type(said).__name__}, expected a gptzoo.GenerationConfig")
+        return None
 
     def _add(self, source: str, values: Mapping[str, Any]) -> dict[str, Any]:
         """Puts what one source says on top of those before; returns it without the wrong ones."""
@@ -426,5 +425,5 @@ def _keys(seed: Any, rows: int, copies: int) -> list[tuple[int, int]]:
     if not isinstance(seed, list):
         one = next_seed() if seed is None else seed
         seed = [(one, row) for row in range(rows)]
-    pairs = [entry if isinstance(entry, list | tuple) else (entry, 0) for entry in seed]
+    pairs = [(entry, 0) if isinstance(entry, int) else entry for entry in seed]
     return [(one, row * copies + copy) for one, row in pairs for copy in range(copies)]

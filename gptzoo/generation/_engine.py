@@ -114,10 +114,10 @@ class Engine:
         """Returns the size to compute with: where it is compiled for, a power of two, at least 32, at most `most`."""
         return min(most, power_of_two(size, SMALLEST_BUCKET)) if self.buckets else size
 
-    def prefill(self, state: State, width: int, capacity: int) -> tuple[Array, Any]:
-        """As `prefill`, with a cache of `capacity` columns."""
+    def prefill(self, state: State, tokens: int, capacity: int) -> tuple[Array, Any]:
+        """As `prefill`, of so many tokens, with a cache of `capacity` columns."""
         cache = self.empty_cache(state.ids.shape[0], capacity)
-        return prefill(self.xp, self.model, state, cache, width)
+        return prefill(self.xp, self.model, state, cache, tokens)
 
     def empty_cache(self, rows: int, capacity: int) -> StaticCache:
         cache: StaticCache = self.model.init_cache(rows, capacity)

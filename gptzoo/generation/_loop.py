@@ -165,7 +165,7 @@ def _complete(
 
     if use_cache is not False and prompt <= positions:
         capacity = min(state.ids.shape[1], positions)
-        logits, cache = engine.prefill(state, engine.rounded(prompt, capacity), capacity)
+        logits, cache = engine.prefill(state, prompt, capacity)
         step = take(state, logits)
         state = go(min(limit, positions), step.state, engine.reorder(cache, step.parents))
     return go(limit, state, None)

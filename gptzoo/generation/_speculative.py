@@ -118,7 +118,7 @@ class ModelDrafter:
         """Reads what was added since the last guesses: of these the last, if it held, and one token of the model's."""
         engine, length = self.engine, int(state.length)
         if self.cache is None:
-            logits, self.cache = engine.prefill(state, engine.rounded(length, capacity), capacity)
+            logits, self.cache = engine.prefill(state, length, capacity)
             return logits
         logits, self.cache = engine.verify(state, self.cache, 2)
         return logits[:, -1]

@@ -110,8 +110,8 @@ class Engine(EagerEngine):
         super().__init__(model)
         self.run = programs_of(model).run
 
-    def prefill(self, state: State, width: int, capacity: int) -> tuple[Tensor, StaticCache]:
-        return self.run(prefill, (width, capacity), None, state)
+    def prefill(self, state: State, tokens: int, capacity: int) -> tuple[Tensor, StaticCache]:
+        return self.run(prefill, (self.rounded(tokens, capacity), capacity), None, state)
 
     def advance(self, state: State, cache: StaticCache | None) -> tuple[Tensor, StaticCache | None]:
         return self.run(advance, (), cache, state)

@@ -107,13 +107,13 @@ class Engine(_engine.Engine):
         super().__init__(model, Namespace(model.device))
         self.buckets = model._compiled_call_impl is not None
 
-    def prefill(self, state: State, width: int, capacity: int) -> tuple[Tensor, StaticCache]:
+    def prefill(self, state: State, tokens: int, capacity: int) -> tuple[Tensor, StaticCache]:
         """Not compiled: a program would take as long to compile as one for steps, and be hardly faster for many tokens.
 
         PyTorch's own switch for that would be one for all threads.
         """
-        cache, width = self.empty_cache(state.ids.shape[0], capacity), int(state.length)
-        return _engine.prefill(self.xp, self.model, state, cache, width, self.model._call_impl)
+        cache = self.empty_cache(state.ids.shape[0], capacity)
+        return _engine.prefill(self.xp, self.model, state, cache, tokens, self.model._call_impl)
 
     def empty_cache(self, rows: int, capacity: int) -> StaticCache:
         return OwnedCache(*super().empty_cache(rows, capacity))
